@@ -1,0 +1,64 @@
+// swift-tools-version: 6.2
+
+import PackageDescription
+
+/// The language mode of every target of ours: what a newcomer must know before reading the code.
+let settings: [SwiftSetting] = [
+    .swiftLanguageMode(.v6),
+    .enableUpcomingFeature("ExistentialAny"),
+    .enableUpcomingFeature("MemberImportVisibility"),
+    .enableUpcomingFeature("InternalImportsByDefault"),
+    .enableUpcomingFeature("NonisolatedNonsendingByDefault"),
+    .treatAllWarnings(as: .error),
+]
+
+let nioCore = Target.Dependency.product(name: "NIOCore", package: "swift-nio")
+let nioPosix = Target.Dependency.product(name: "NIOPosix", package: "swift-nio")
+let nioHTTP1 = Target.Dependency.product(name: "NIOHTTP1", package: "swift-nio")
+let nioEmbedded = Target.Dependency.product(name: "NIOEmbedded", package: "swift-nio")
+let crypto = Target.Dependency.product(name: "Crypto", package: "swift-crypto")
+let logging = Target.Dependency.product(name: "Logging", package: "swift-log")
+let deque = Target.Dependency.product(name: "DequeModule", package: "swift-collections")
+
+let package = Package(
+    name: "kvserver",
+    products: [
+        .executable(name: "KVServer", targets: ["KVServer"])
+    ],
+    dependencies: [
+        .package(url: "https://github.com/apple/swift-nio", from: "2.101.2"),
+        .package(url: "https://github.com/apple/swift-log", from: "1.16.2"),
+        .package(url: "https://github.com/apple/swift-crypto", from: "4.5.2"),
+        .package(url: "https://github.com/apple/swift-collections", from: "1.6.0"),
+        .package(url: "https://github.com/apple/swift-argument-parser", from: "1.8.2"),
+        .package(url: "https://github.com/apple/swift-configuration", from: "1.4.0"),
+    ],
+    targets: [
+        .systemLibrary(
+            name: "CMemcached", pkgConfig: "libmemcached", providers: [.apt(["libmemcached-dev"])]),
+        .target(name: "HashRing", dependencies: [crypto], swiftSettings: settings),
+        .target(name: "KeyValue", dependencies: ["HashRing", nioCore, crypto], swiftSettings: settings),
+        .target(
+            name: "Memcached", dependencies: ["CMemcached", "KeyValue", "HashRing", nioCore, logging, deque],
+            swiftSettings: settings),
+        .target(
+            name: "Cluster",
+            dependencies: ["Memcached", "KeyValue", "HashRing", nioCore, nioPosix, nioHTTP1, logging, deque],
+            swiftSettings: settings),
+        .target(
+            name: "HTTPFront",
+            dependencies: ["Cluster", "KeyValue", "HashRing", nioCore, nioPosix, nioHTTP1, logging, deque],
+            swiftSettings: settings),
+        .executableTarget(
+            name: "KVServer",
+            dependencies: [
+                "HTTPFront", "Cluster", "Memcached", "KeyValue", "HashRing", nioCore, nioPosix, logging,
+                .product(name: "ArgumentParser", package: "swift-argument-parser"),
+                .product(name: "Configuration", package: "swift-configuration"),
+            ],
+            swiftSettings: settings),
+
+        .testTarget(name: "HashRingTests", dependencies: ["HashRing"], swiftSettings: settings),
+        .testTarget(name: "KeyValueTests", dependencies: ["KeyValue", "HashRing", nioCore], swiftSettings: settings),
+    ]
+)
