@@ -1,0 +1,95 @@
+// SPDX-License-Identifier: Apache-2.0
+
+/// The nodes that hold a slot under one ring, its owner first, and how many of them must answer.
+package struct ReplicaGroup: Hashable, Sendable {
+    package let members: [NodeID]
+    /// A majority of `members`.
+    package var quorum: Int { members.count / 2 + 1 }
+
+    package init(members: [NodeID]) { self.members = members }
+}
+
+/// Whom an operation on a slot has to ask: every group must reach its quorum. One group in a steady ring, two (the old
+/// and the new owners) for a slot that moves.
+package struct Placement: Hashable, Sendable {
+    package let reads: [ReplicaGroup]
+    package let writes: [ReplicaGroup]
+    /// Whether a ring change takes this slot from somebody to somebody else at this moment.
+    package let isMoving: Bool
+
+    package init(reads: [ReplicaGroup], writes: [ReplicaGroup], isMoving: Bool) {
+        self.reads = reads
+        self.writes = writes
+        self.isMoving = isMoving
+    }
+
+    /// The one node that holds the slot, where one alone does: it stamps writes itself.
+    package var soleOwner: NodeID? {
+        guard !isMoving, writes.count == 1, writes[0].members.count == 1 else { return nil }
+        return writes[0].members[0]
+    }
+
+    /// Whether the node is among those that hold the slot now, on either side.
+    package func involves(_ node: NodeID) -> Bool {
+        writes.contains { $0.members.contains(node) } || reads.contains { $0.members.contains(node) }
+    }
+}
+
+/// A ring document made ready for look-ups: one array access from slot to placement.
+package struct RoutingTable: Sendable {
+    package let document: RingDocument
+    package let placements: [Placement]
+    /// Index into `placements` by slot number.
+    private let indices: [UInt16]
+
+    /// The document must have a ring with at least one seat.
+    package init(_ document: RingDocument) {
+        precondition(!document.ring.isEmpty, "a routing table needs a ring")
+        var placements: [Placement] = []
+        var known: [Placement: UInt16] = [:]
+        var indices: [UInt16] = []
+        indices.reserveCapacity(Slot.count)
+        for slot in Slot.all {
+            let placement = RoutingTable.placement(of: slot, in: document)
+            if let index = known[placement] {
+                indices.append(index)
+            } else {
+                // At most one placement a slot, so the index fits.
+                let index = UInt16(placements.count)
+                known[placement] = index
+                placements.append(placement)
+                indices.append(index)
+            }
+        }
+        self.document = document
+        self.placements = placements
+        self.indices = indices
+    }
+
+    package subscript(slot: Slot) -> Placement { placements[Int(indices[Int(slot.value)])] }
+
+    /// The slot's index into `placements`.
+    package func placementIndex(of slot: Slot) -> Int { Int(indices[Int(slot.value)]) }
+
+    private static func placement(of slot: Slot, in document: RingDocument) -> Placement {
+        func group(_ ring: Ring) -> ReplicaGroup {
+            ReplicaGroup(members: ring.preferenceList(of: slot, count: document.replicas))
+        }
+        guard let transition = document.transition, transition.step != .cleaning else {
+            let owners = [group(document.ring)]
+            return Placement(reads: owners, writes: owners, isMoving: false)
+        }
+        let from = group(transition.from)
+        let to = group(transition.to)
+        guard from != to else { return Placement(reads: [from], writes: [from], isMoving: false) }
+        func groups(_ side: RingTransition.Rule.Side) -> [ReplicaGroup] {
+            switch side {
+            case .from: [from]
+            case .to: [to]
+            case .both: [from, to]
+            }
+        }
+        return Placement(
+            reads: groups(transition.rule.reads), writes: groups(transition.rule.writes), isMoving: true)
+    }
+}

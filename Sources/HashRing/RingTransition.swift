@@ -1,0 +1,78 @@
+// SPDX-License-Identifier: Apache-2.0
+
+/// A ring change under way: both rings, and the rung of the ladder on which all nodes stand or are about to.
+///
+/// Neighbouring rungs are compatible: while some nodes stand on one and some on the next, every key stays
+/// linearizable. docs/ring-changes.md argues why, and the simulation tries it.
+package struct RingTransition: Hashable, Sendable, Codable {
+    /// The rungs. Entered and left in this order: copying → crossing → settling → cleaning; an abort climbs
+    /// copying → cleaning or copying → crossing → retreating → cleaning. A gainer that lost its memory while settling
+    /// sends the change back to crossing.
+    package enum Step: String, Hashable, Sendable, Codable, CaseIterable {
+        /// Writes of moving slots go to both sides, reads ask the old one; losers stream their pairs.
+        case copying
+        /// Writes go to both sides, reads ask both and write the newest back; losers verify what gainers hold.
+        case crossing
+        /// Writes go to both sides, reads ask the new one.
+        case settling
+        /// An abort from crossing: writes go to both sides, reads ask the old one.
+        case retreating
+        /// One ring again; whoever holds pairs that it does not own deletes them.
+        case cleaning
+    }
+
+    package let id: String
+    package let change: RingChange
+    package let from: Ring
+    package let to: Ring
+    package var step: Step
+    /// Set once an abort was decided; never unset.
+    package var abortReason: String?
+    /// What was lost on the way, for the operator; empty where nothing was.
+    package var losses: [String]
+    /// The memories on which the side that answers reads alone must stand: the losers' while copying, the gainers' while
+    /// settling. A node whose memcached is of another generation refuses reads of moving slots.
+    package var fences: [Fence]
+
+    package struct Fence: Hashable, Sendable, Codable {
+        package let node: NodeID
+        package let generation: Generation
+
+        package init(node: NodeID, generation: Generation) {
+            self.node = node
+            self.generation = generation
+        }
+    }
+
+    package init(
+        id: String, change: RingChange, from: Ring, to: Ring, step: Step, fences: [Fence] = [],
+        abortReason: String? = nil, losses: [String] = []
+    ) {
+        self.id = id
+        self.change = change
+        self.from = from
+        self.to = to
+        self.step = step
+        self.fences = fences
+        self.abortReason = abortReason
+        self.losses = losses
+    }
+
+    package func fence(of node: NodeID) -> Generation? { fences.first { $0.node == node }?.generation }
+
+    /// What an operation on a moving slot has to ask at this step.
+    package var rule: Rule {
+        switch step {
+        case .copying, .retreating: Rule(reads: .from, writes: .both)
+        case .crossing: Rule(reads: .both, writes: .both)
+        case .settling: Rule(reads: .to, writes: .both)
+        case .cleaning: abortReason == nil ? Rule(reads: .to, writes: .to) : Rule(reads: .from, writes: .from)
+        }
+    }
+
+    package struct Rule: Hashable, Sendable {
+        package enum Side: Hashable, Sendable { case from, to, both }
+        package let reads: Side
+        package let writes: Side
+    }
+}

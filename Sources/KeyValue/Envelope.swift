@@ -1,0 +1,116 @@
+// SPDX-License-Identifier: Apache-2.0
+
+package import NIOCore
+
+/// A pair as it is stored and as it travels: a small header and the client's bytes in one buffer.
+///
+/// Layout, integers big-endian: format (1 byte, = 1), flags (1 byte: 1 tombstone, 2 key inside, 4 content type
+/// inside), version time (8 bytes), version writer (4 bytes); then, where flagged, the key (2-byte length, bytes) and
+/// the content type (1-byte length, bytes); then the value. The version sits at a fixed place, so that an owner can stamp
+/// a buffer that is already encoded.
+package struct Envelope: Hashable, Sendable {
+    package static let format: UInt8 = 1
+    package static let headerBytes = 14
+
+    private struct Flags {
+        static let tombstone: UInt8 = 1
+        static let keyInside: UInt8 = 2
+        static let contentTypeInside: UInt8 = 4
+        static let known: UInt8 = 7
+    }
+
+    /// The encoded form; always decodable.
+    package private(set) var buffer: ByteBuffer
+
+    /// - Parameters:
+    ///   - key: kept inside only where its stored form is a digest.
+    ///   - value: the client's bytes; ignored for a tombstone.
+    package init(
+        key: Key, storedKey: StoredKey, value: ByteBuffer, version: Version = .none, isTombstone: Bool = false,
+        contentType: String? = nil
+    ) {
+        var flags: UInt8 = 0
+        if isTombstone { flags |= Flags.tombstone }
+        if storedKey.isDigest { flags |= Flags.keyInside }
+        let type = contentType.flatMap { $0.utf8.count <= 255 ? $0 : nil }
+        if type != nil { flags |= Flags.contentTypeInside }
+        var buffer = ByteBuffer()
+        buffer.reserveCapacity(Envelope.headerBytes + value.readableBytes + (storedKey.isDigest ? key.bytes.count + 2 : 0))
+        buffer.writeMultipleIntegers(Envelope.format, flags, version.time, version.writer)
+        if storedKey.isDigest {
+            buffer.writeInteger(UInt16(key.bytes.count))
+            buffer.writeBytes(key.bytes)
+        }
+        if let type {
+            buffer.writeInteger(UInt8(type.utf8.count))
+            buffer.writeString(type)
+        }
+        if !isTombstone { buffer.writeImmutableBuffer(value) }
+        self.buffer = buffer
+    }
+
+    /// Checks the whole header; nil where these bytes are no envelope of a format that this version knows.
+    package init?(_ buffer: ByteBuffer) {
+        self.buffer = buffer
+        guard buffer.readableBytes >= Envelope.headerBytes,
+            buffer.getInteger(at: buffer.readerIndex, as: UInt8.self) == Envelope.format,
+            flags & ~Flags.known == 0, valueStart <= buffer.writerIndex
+        else { return nil }
+        if isTombstone, valueStart != buffer.writerIndex { return nil }
+        if let key = keyInside, !(1...Limits.keyBytes).contains(key.readableBytes) { return nil }
+    }
+
+    package var version: Version {
+        let start = buffer.readerIndex + 2
+        guard let time = buffer.getInteger(at: start, as: UInt64.self),
+            let writer = buffer.getInteger(at: start + 8, as: UInt32.self)
+        else { preconditionFailure("the header was checked") }
+        return Version(time: time, writer: writer)
+    }
+
+    /// The same pair as another write.
+    package mutating func stamp(_ version: Version) {
+        buffer.setInteger(version.time, at: buffer.readerIndex + 2)
+        buffer.setInteger(version.writer, at: buffer.readerIndex + 10)
+    }
+
+    package var isTombstone: Bool { flags & Flags.tombstone != 0 }
+
+    /// The client's bytes, sharing this envelope's storage.
+    package var value: ByteBuffer {
+        guard let value = buffer.getSlice(at: valueStart, length: buffer.writerIndex - valueStart) else {
+            preconditionFailure("the header was checked")
+        }
+        return value
+    }
+
+    /// The client's key, where the stored key is only its digest.
+    package var keyInside: ByteBuffer? {
+        guard flags & Flags.keyInside != 0 else { return nil }
+        let start = buffer.readerIndex + Envelope.headerBytes
+        guard let length = buffer.getInteger(at: start, as: UInt16.self) else { return nil }
+        return buffer.getSlice(at: start + 2, length: Int(length))
+    }
+
+    package var contentType: String? {
+        guard flags & Flags.contentTypeInside != 0, let length = buffer.getInteger(at: contentTypeStart, as: UInt8.self)
+        else { return nil }
+        return buffer.getString(at: contentTypeStart + 1, length: Int(length))
+    }
+
+    private var flags: UInt8 { buffer.getInteger(at: buffer.readerIndex + 1) ?? 0 }
+
+    private var contentTypeStart: Int {
+        let start = buffer.readerIndex + Envelope.headerBytes
+        guard flags & Flags.keyInside != 0 else { return start }
+        // A length that is cut off counts as endless, which the initialiser refuses.
+        return buffer.getInteger(at: start, as: UInt16.self).map { start + 2 + Int($0) } ?? .max / 2
+    }
+
+    private var valueStart: Int {
+        let start = contentTypeStart
+        guard flags & Flags.contentTypeInside != 0 else { return start }
+        guard start < buffer.writerIndex, let length = buffer.getInteger(at: start, as: UInt8.self) else { return .max / 2 }
+        return start + 1 + Int(length)
+    }
+}

@@ -1,0 +1,123 @@
+// SPDX-License-Identifier: Apache-2.0
+
+private import Crypto
+package import HashRing
+
+/// A pair's key as memcached knows it: `d`, four digits of its slot, `:` and the client's key, percent-encoded where a
+/// byte is outside 33…126 or is `%`. Where that is longer than 240 bytes, the rest is `%%` (which no encoding produces)
+/// and the SHA-256 of the client's key in hexadecimal digits, and the key itself is in the envelope.
+///
+/// Every byte is in 33…126, so that nothing a client sends reaches memcached's protocol unescaped.
+package struct StoredKey: Hashable, Sendable {
+    package let bytes: [UInt8]
+
+    private static let prefixBytes = 6
+
+    package init(_ key: Key) {
+        var bytes: [UInt8] = []
+        bytes.reserveCapacity(StoredKey.prefixBytes + key.bytes.count)
+        StoredKey.appendPrefix(of: key.slot, to: &bytes)
+        for byte in key.bytes {
+            if (33...126).contains(byte), byte != UInt8(ascii: "%") {
+                bytes.append(byte)
+            } else {
+                bytes.append(UInt8(ascii: "%"))
+                bytes.append(StoredKey.hexDigit(byte >> 4))
+                bytes.append(StoredKey.hexDigit(byte & 15))
+            }
+            if bytes.count > Limits.plainStoredKeyBytes {
+                self.bytes = StoredKey.digested(key)
+                return
+            }
+        }
+        self.bytes = bytes
+    }
+
+    /// A stored key as it came from memcached or from a peer; nil where it isn't one.
+    package init?(stored bytes: [UInt8]) {
+        guard (StoredKey.prefixBytes + 1...Limits.storedKeyBytes).contains(bytes.count),
+            bytes.allSatisfy({ (33...126).contains($0) }), StoredKey.slot(of: bytes) != nil
+        else { return nil }
+        self.bytes = bytes
+    }
+
+    package var slot: Slot {
+        guard let slot = StoredKey.slot(of: bytes) else { preconditionFailure("checked by each initialiser") }
+        return slot
+    }
+
+    /// Whether the client's key is in the envelope, for this one is only its digest.
+    package var isDigest: Bool {
+        bytes.count == StoredKey.prefixBytes + 66 && bytes[StoredKey.prefixBytes] == UInt8(ascii: "%")
+            && bytes[StoredKey.prefixBytes + 1] == UInt8(ascii: "%")
+    }
+
+    /// The client's key; nil for a digest.
+    package var clientKey: Key? {
+        guard !isDigest else { return nil }
+        var key: [UInt8] = []
+        var index = StoredKey.prefixBytes
+        while index < bytes.count {
+            if bytes[index] == UInt8(ascii: "%") {
+                guard index + 2 < bytes.count, let high = StoredKey.hexValue(bytes[index + 1]),
+                    let low = StoredKey.hexValue(bytes[index + 2])
+                else { return nil }
+                key.append(high << 4 | low)
+                index += 3
+            } else {
+                key.append(bytes[index])
+                index += 1
+            }
+        }
+        return Key(key)
+    }
+
+    /// The slot that the first bytes name; nil where they name none.
+    package static func slot(of bytes: some RandomAccessCollection<UInt8>) -> Slot? {
+        guard bytes.count > prefixBytes else { return nil }
+        var index = bytes.startIndex
+        guard bytes[index] == UInt8(ascii: "d") else { return nil }
+        var value = 0
+        for _ in 0..<4 {
+            index = bytes.index(after: index)
+            guard (0x30...0x39).contains(bytes[index]) else { return nil }
+            value = value * 10 + Int(bytes[index] - 0x30)
+        }
+        guard bytes[bytes.index(after: index)] == UInt8(ascii: ":") else { return nil }
+        return Slot(value)
+    }
+
+    private static func appendPrefix(of slot: Slot, to bytes: inout [UInt8]) {
+        let value = slot.value
+        bytes.append(UInt8(ascii: "d"))
+        bytes.append(0x30 + UInt8(value / 1000))
+        bytes.append(0x30 + UInt8(value / 100 % 10))
+        bytes.append(0x30 + UInt8(value / 10 % 10))
+        bytes.append(0x30 + UInt8(value % 10))
+        bytes.append(UInt8(ascii: ":"))
+    }
+
+    /// `%%` can't come from percent-encoding, so no plain key is ever taken for a digest.
+    private static func digested(_ key: Key) -> [UInt8] {
+        var bytes: [UInt8] = []
+        bytes.reserveCapacity(prefixBytes + 66)
+        appendPrefix(of: key.slot, to: &bytes)
+        bytes.append(UInt8(ascii: "%"))
+        bytes.append(UInt8(ascii: "%"))
+        for byte in SHA256.hash(data: key.bytes) {
+            bytes.append(hexDigit(byte >> 4))
+            bytes.append(hexDigit(byte & 15))
+        }
+        return bytes
+    }
+
+    private static func hexDigit(_ nibble: UInt8) -> UInt8 { nibble < 10 ? 0x30 + nibble : 0x37 + nibble }
+
+    private static func hexValue(_ byte: UInt8) -> UInt8? {
+        switch byte {
+        case 0x30...0x39: byte - 0x30
+        case 0x41...0x46: byte - 0x37
+        default: nil
+        }
+    }
+}
