@@ -1,0 +1,88 @@
+// SPDX-License-Identifier: Apache-2.0
+
+/// What one host knows of the ring and to whom it has promised its next document: one value under one memcached key, so
+/// that accepting a document and promising it to another driver can never both succeed (each is one `cas`).
+package struct HostRingRecord: Hashable, Sendable, Codable {
+    package private(set) var document: RingDocument?
+    package private(set) var promise: Promise?
+
+    /// To accept ring documents from this driver only, until another one asks after it has expired.
+    package struct Promise: Hashable, Sendable, Codable {
+        package let holder: String
+        /// By this host's clock, in milliseconds since 1970; made and read on this host only.
+        package var expiresAtMilliseconds: Int64
+    }
+
+    package init(document: RingDocument? = nil) {
+        self.document = document
+    }
+
+    package var epoch: Epoch { document?.epoch ?? .none }
+
+    package enum PromiseAnswer: Hashable, Sendable {
+        case granted
+        case heldBy(String)
+    }
+
+    /// Promises the next document to `holder`, or renews that promise.
+    package mutating func promise(
+        to holder: String, nowMilliseconds: Int64, lifeMilliseconds: Int64
+    ) -> PromiseAnswer {
+        if let promise, promise.holder != holder, promise.expiresAtMilliseconds > nowMilliseconds {
+            return .heldBy(promise.holder)
+        }
+        promise = Promise(holder: holder, expiresAtMilliseconds: nowMilliseconds + lifeMilliseconds)
+        return .granted
+    }
+
+    package mutating func release(_ holder: String) {
+        if promise?.holder == holder { promise = nil }
+    }
+
+    package enum AnnouncementAnswer: Hashable, Sendable {
+        /// It is this host's document now, or was already.
+        case accepted
+        /// This host knows a newer one, or another one of the same epoch.
+        case overtaken
+        /// Another driver took over since this one asked.
+        case notPromised
+    }
+
+    /// A driver's next document, at a host whose promise it needs.
+    package mutating func announce(_ next: RingDocument, by holder: String) -> AnnouncementAnswer {
+        if next == document { return .accepted }
+        guard next.epoch > epoch else { return .overtaken }
+        guard promise?.holder == holder else { return .notPromised }
+        document = next
+        return .accepted
+    }
+
+    /// A document that another host has accepted already.
+    /// - Returns: whether it was news.
+    package mutating func learn(_ other: RingDocument) -> Bool {
+        guard other.epoch > epoch else { return false }
+        document = other
+        return true
+    }
+
+    package enum InstallAnswer: Hashable, Sendable {
+        case installed
+        case unchanged
+        /// A ring change is under way, or about to begin.
+        case busy
+    }
+
+    /// An operator's ring, which replaces whatever was known. Every host makes the same document of it, whichever is
+    /// asked first.
+    package mutating func install(
+        _ ring: Ring, replicas: Int, standbys: [NodeID], nowMilliseconds: Int64
+    ) -> InstallAnswer {
+        if let promise, promise.expiresAtMilliseconds > nowMilliseconds { return .busy }
+        if let document {
+            if document.transition != nil { return .busy }
+            if document.ring == ring, document.replicas == replicas, document.standbys == standbys { return .unchanged }
+        }
+        document = RingDocument(epoch: epoch.next, ring: ring, replicas: replicas, standbys: standbys)
+        return .installed
+    }
+}

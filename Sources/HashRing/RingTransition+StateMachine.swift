@@ -1,0 +1,355 @@
+// SPDX-License-Identifier: Apache-2.0
+
+/// Drives one ring change from its first document to its last: says whom to tell what, hears what became of it.
+///
+/// A value without IO. Whoever performs its actions holds the promises of the nodes that lose slots (their word alone
+/// lets a document come into being: it is announced to them first), so a machine that was overtaken stands down. A
+/// machine may be lost at any moment; another one goes on from the document (`init(resuming:)`).
+package struct RingTransitionStateMachine: Sendable {
+    /// Work that a node does on its own pairs, in the background.
+    package enum Job: String, Hashable, Sendable, Codable {
+        /// Stream the pairs of moving slots to those who gain them.
+        case copy
+        /// The same, but versions first, and only what a gainer lacks.
+        case verify
+        /// Delete the pairs that the node does not own.
+        case clean
+    }
+
+    package enum Action: Hashable, Sendable {
+        /// Ask the node to accept the document, and to say so once none of its workers acts on an older one.
+        case announce(RingDocument, to: NodeID, afterMilliseconds: Int)
+        /// Let the node know, without waiting for an answer.
+        case tell(RingDocument, NodeID)
+        case run(Job, on: NodeID, under: RingDocument, afterMilliseconds: Int)
+        case end(End)
+    }
+
+    package enum End: Hashable, Sendable {
+        /// The change is over; how, is in the document.
+        case finished(RingDocument)
+        /// Nothing was changed, because this node could not be prepared.
+        case notBegun(NodeID, reason: String)
+        /// Another driver has taken over.
+        case overtaken
+    }
+
+    package enum Event: Hashable, Sendable {
+        /// The node stands on that epoch, all its workers drained; its memcached is of this generation.
+        case adopted(NodeID, Epoch, Generation)
+        /// The node has done the job under that epoch.
+        case jobDone(NodeID, Job, Epoch, JobReport)
+        /// The node could not be reached, or could not do it now.
+        case failed(NodeID, Epoch, reason: String)
+        case overtaken
+        case abort(reason: String)
+    }
+
+    /// On which memories a job was done.
+    package struct JobReport: Hashable, Sendable, Codable {
+        /// Of the node that did it, the same from its beginning to its end.
+        package let generation: Generation
+        /// Of the nodes that it streamed to, likewise.
+        package let gainers: [RingTransition.Fence]
+
+        package init(generation: Generation, gainers: [RingTransition.Fence]) {
+            self.generation = generation
+            self.gainers = gainers
+        }
+    }
+
+    /// Waits between two tries at one node.
+    package static let retryMilliseconds = 250
+    /// A node that gives nothing away and fails for this long, before the new side answers reads, makes the change abort.
+    package static let patienceMilliseconds: Int64 = 8000
+    /// How long steps that need only the losers' word wait for everybody else's.
+    package static let courtesyMilliseconds: Int64 = 2000
+
+    private enum Phase: Hashable, Sendable {
+        /// Gainers drop what an earlier change left behind, before anything new is written there.
+        case preparing(RingTransition, waiting: Set<NodeID>)
+        /// The document in force is being announced: first to the losers, then to everybody.
+        case announcing(toLosers: Bool, waiting: Set<NodeID>)
+        case working(Job, waiting: Set<NodeID>)
+        case ended
+    }
+
+    /// The newest document; announced, or about to be.
+    package private(set) var document: RingDocument
+    private var phase: Phase
+    private let losers: Set<NodeID>
+    private let gainers: Set<NodeID>
+    private var failingSince: [NodeID: Int64] = [:]
+    private var phaseBegan: Int64
+    private var verifiedGainers: [NodeID: Generation] = [:]
+    private var gainersDisagree = false
+
+    // MARK: Begin
+
+    /// Begins a change.
+    /// - Parameters:
+    ///   - document: the newest that any member knows, without a transition.
+    ///   - generations: each member's memcached's, as the promises told them.
+    package static func beginning(
+        _ change: RingChange, id: String, document: RingDocument, generations: [NodeID: Generation],
+        nowMilliseconds: Int64
+    ) throws(RingChangeError) -> (machine: RingTransitionStateMachine, actions: [Action]) {
+        let target = try change.applied(to: document.ring)
+        let plan = MovePlan(from: document.ring, to: target, replicas: document.replicas)
+        let fences = plan.losers.compactMap { loser in
+            generations[loser].map { RingTransition.Fence(node: loser, generation: $0) }
+        }
+        let transition = RingTransition(
+            id: id, change: change, from: document.ring, to: target, step: .copying, fences: fences)
+        var machine = RingTransitionStateMachine(
+            document: document, plan: plan, phase: .preparing(transition, waiting: Set(plan.gainers)),
+            nowMilliseconds: nowMilliseconds)
+        guard !plan.gainers.isEmpty else { return (machine, machine.enter(transition, now: nowMilliseconds)) }
+        let actions = plan.gainers.map { Action.run(.clean, on: $0, under: document, afterMilliseconds: 0) }
+        return (machine, actions)
+    }
+
+    /// Goes on with the change that a document describes, after its driver was lost.
+    package static func resuming(
+        _ document: RingDocument, nowMilliseconds: Int64
+    ) -> (machine: RingTransitionStateMachine, actions: [Action]) {
+        guard let transition = document.transition else { preconditionFailure("there is no change to resume") }
+        var machine = RingTransitionStateMachine(
+            document: document, plan: MovePlan(transition, replicas: document.replicas), phase: .ended,
+            nowMilliseconds: nowMilliseconds)
+        let actions = machine.announce(now: nowMilliseconds)
+        return (machine, actions)
+    }
+
+    private init(document: RingDocument, plan: MovePlan, phase: Phase, nowMilliseconds: Int64) {
+        self.document = document
+        self.phase = phase
+        self.losers = Set(plan.losers)
+        self.gainers = Set(plan.gainers)
+        self.phaseBegan = nowMilliseconds
+    }
+
+    // MARK: Events
+
+    package mutating func handle(_ event: Event, nowMilliseconds now: Int64) -> [Action] {
+        switch event {
+        case .adopted(let node, let epoch, let generation):
+            guard epoch == document.epoch else { return [] }
+            failingSince[node] = nil
+            return adopted(node, generation, now: now)
+        case .jobDone(let node, let job, let epoch, let report):
+            guard epoch == document.epoch else { return [] }
+            failingSince[node] = nil
+            return jobDone(node, job, report, now: now)
+        case .failed(let node, let epoch, let reason):
+            guard epoch == document.epoch else { return [] }
+            return failed(node, reason, now: now)
+        case .overtaken:
+            phase = .ended
+            return [.end(.overtaken)]
+        case .abort(let reason):
+            return abort(reason, now: now)
+        }
+    }
+
+    private mutating func adopted(_ node: NodeID, _ generation: Generation, now: Int64) -> [Action] {
+        guard case .announcing(let toLosers, var waiting) = phase, waiting.remove(node) != nil else { return [] }
+        if let transition = document.transition, transition.step == .settling, gainers.contains(node),
+            let fence = transition.fence(of: node), fence != generation
+        {
+            // Its memory was lost after it had been verified, and the losers still have everything.
+            return enter(transition.moved(to: .crossing), now: now)
+        }
+        phase = .announcing(toLosers: toLosers, waiting: waiting)
+        return waiting.isEmpty ? announced(now: now) : []
+    }
+
+    /// Everybody who had to stands on the document.
+    private mutating func announced(now: Int64) -> [Action] {
+        if case .announcing(toLosers: true, _) = phase {
+            let others = Set(members).subtracting(losers)
+            phase = .announcing(toLosers: false, waiting: others)
+            phaseBegan = now
+            let told = document.standbys.filter { !losers.contains($0) && !others.contains($0) }
+                .map { Action.tell(document, $0) }
+            if others.isEmpty { return told + announced(now: now) }
+            return told + others.sorted().map { .announce(document, to: $0, afterMilliseconds: 0) }
+        }
+        guard let transition = document.transition else {
+            phase = .ended
+            return [.end(.finished(document))]
+        }
+        switch transition.step {
+        case .copying: return work(.copy, on: losers, now: now)
+        case .crossing:
+            verifiedGainers = [:]
+            gainersDisagree = false
+            return work(.verify, on: losers, now: now)
+        case .settling: return enter(transition.moved(to: .cleaning), now: now)
+        case .retreating: return enter(transition.moved(to: .cleaning), now: now)
+        case .cleaning: return work(.clean, on: transition.abortReason == nil ? losers : gainers, now: now)
+        }
+    }
+
+    private mutating func jobDone(_ node: NodeID, _ job: Job, _ report: JobReport, now: Int64) -> [Action] {
+        if case .preparing(let transition, var waiting) = phase, job == .clean {
+            waiting.remove(node)
+            phase = .preparing(transition, waiting: waiting)
+            return waiting.isEmpty ? enter(transition, now: now) : []
+        }
+        guard case .working(job, var waiting) = phase, waiting.remove(node) != nil, let transition = document.transition
+        else { return [] }
+        phase = .working(job, waiting: waiting)
+        if job == .verify {
+            for gainer in report.gainers {
+                if let known = verifiedGainers.updateValue(gainer.generation, forKey: gainer.node),
+                    known != gainer.generation
+                {
+                    gainersDisagree = true
+                }
+            }
+        }
+        noteLoss(of: node, report.generation)
+        guard waiting.isEmpty else { return [] }
+        switch job {
+        case .copy: return enter((document.transition ?? transition).moved(to: .crossing), now: now)
+        case .verify:
+            if gainersDisagree {
+                verifiedGainers = [:]
+                gainersDisagree = false
+                return work(.verify, on: losers, now: now)
+            }
+            var next = (document.transition ?? transition).moved(to: .settling)
+            next.fences = verifiedGainers.map { .init(node: $0.key, generation: $0.value) }
+                .sorted { $0.node < $1.node }
+            return enter(next, now: now)
+        case .clean: return finish(now: now)
+        }
+    }
+
+    /// A loser whose memory is not the one that the change began with has lost pairs. The change goes on all the same:
+    /// the gainer holds all that is left.
+    private mutating func noteLoss(of node: NodeID, _ generation: Generation) {
+        guard var transition = document.transition, transition.step == .copying || transition.step == .crossing,
+            let fence = transition.fence(of: node), fence != generation
+        else { return }
+        let loss = "the memory of \(node) was lost while its pairs were being moved"
+        if !transition.losses.contains(loss) { transition.losses.append(loss) }
+        document.transition = transition
+    }
+
+    private mutating func failed(_ node: NodeID, _ reason: String, now: Int64) -> [Action] {
+        let since = failingSince[node] ?? now
+        failingSince[node] = since
+        let failing = now - since
+        switch phase {
+        case .preparing:
+            phase = .ended
+            return [.end(.notBegun(node, reason: reason))]
+        case .announcing(let toLosers, var waiting):
+            guard waiting.contains(node) else { return [] }
+            if !isNeeded(node), now - phaseBegan >= RingTransitionStateMachine.courtesyMilliseconds {
+                waiting.remove(node)
+                phase = .announcing(toLosers: toLosers, waiting: waiting)
+                return waiting.isEmpty ? announced(now: now) : []
+            }
+            if let actions = abortInsteadOfWaiting(for: node, failing: failing, reason, now: now) { return actions }
+            return [.announce(document, to: node, afterMilliseconds: RingTransitionStateMachine.retryMilliseconds)]
+        case .working(let job, var waiting):
+            guard waiting.contains(node) else { return [] }
+            if job == .clean, failing >= RingTransitionStateMachine.patienceMilliseconds {
+                // It sweeps by itself when it is back.
+                waiting.remove(node)
+                phase = .working(job, waiting: waiting)
+                return waiting.isEmpty ? finish(now: now) : []
+            }
+            if let actions = abortInsteadOfWaiting(for: node, failing: failing, reason, now: now) { return actions }
+            return [.run(job, on: node, under: document, afterMilliseconds: RingTransitionStateMachine.retryMilliseconds)]
+        case .ended: return []
+        }
+    }
+
+    /// Every member must stand on a rung before the next one is climbed. On the way down, and once the losers have
+    /// let go, the losers' word is enough: no operation on a moving slot gets past them with an older document.
+    private func isNeeded(_ node: NodeID) -> Bool {
+        guard let transition = document.transition, transition.abortReason == nil, transition.step != .cleaning else {
+            return losers.contains(node)
+        }
+        return true
+    }
+
+    private mutating func abortInsteadOfWaiting(
+        for node: NodeID, failing: Int64, _ reason: String, now: Int64
+    ) -> [Action]? {
+        guard let step = document.transition?.step, step == .copying || step == .crossing, !losers.contains(node),
+            failing >= RingTransitionStateMachine.patienceMilliseconds
+        else { return nil }
+        return abort("\(node) could not be reached: \(reason)", now: now)
+    }
+
+    // MARK: Steps
+
+    /// Whether an abort would still be heeded.
+    package var canAbort: Bool {
+        guard let transition = document.transition else { return false }
+        return transition.abortReason == nil && (transition.step == .copying || transition.step == .crossing)
+    }
+
+    private mutating func abort(_ reason: String, now: Int64) -> [Action] {
+        guard canAbort, var transition = document.transition else { return [] }
+        transition.abortReason = reason
+        return enter(transition.moved(to: transition.step == .crossing ? .retreating : .cleaning), now: now)
+    }
+
+    /// Makes the next document and announces it.
+    private mutating func enter(_ transition: RingTransition, now: Int64) -> [Action] {
+        document.epoch = document.epoch.next
+        document.transition = transition
+        document.ring = transition.rule.reads == .to ? transition.to : transition.from
+        return announce(now: now)
+    }
+
+    private mutating func announce(now: Int64) -> [Action] {
+        phaseBegan = now
+        failingSince = [:]
+        phase = .announcing(toLosers: true, waiting: losers)
+        if losers.isEmpty { return announced(now: now) }
+        return losers.sorted().map { .announce(document, to: $0, afterMilliseconds: 0) }
+    }
+
+    private mutating func work(_ job: Job, on nodes: Set<NodeID>, now: Int64) -> [Action] {
+        phaseBegan = now
+        failingSince = [:]
+        phase = .working(job, waiting: nodes)
+        if nodes.isEmpty { return finish(now: now) }
+        return nodes.sorted().map { .run(job, on: $0, under: document, afterMilliseconds: 0) }
+    }
+
+    private mutating func finish(now: Int64) -> [Action] {
+        guard let transition = document.transition else { return [] }
+        let aborted = transition.abortReason != nil
+        document.epoch = document.epoch.next
+        document.ring = aborted ? transition.from : transition.to
+        document.lastChange = FinishedChange(
+            id: transition.id, change: transition.change, outcome: aborted ? .aborted : .completed,
+            reason: ([transition.abortReason].compactMap { $0 } + transition.losses).joined(separator: "; "))
+        let left = Set(members).subtracting(document.ring.nodes)
+        document.standbys = Set(document.standbys).union(left).subtracting(document.ring.nodes).sorted()
+        lastMembers = document.members + left
+        document.transition = nil
+        return announce(now: now)
+    }
+
+    /// The nodes of both rings, also once the document names only one of them.
+    private var members: [NodeID] { lastMembers ?? document.members }
+    private var lastMembers: [NodeID]?
+}
+
+extension RingTransition {
+    fileprivate func moved(to step: Step) -> RingTransition {
+        var next = self
+        next.step = step
+        if step == .crossing || step == .retreating || step == .cleaning, self.step == .settling { next.fences = [] }
+        return next
+    }
+}
