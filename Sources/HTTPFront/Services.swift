@@ -1,0 +1,88 @@
+// SPDX-License-Identifier: Apache-2.0
+
+package import HashRing
+package import KeyValue
+package import NIOCore
+
+/// What the front asks of the store for each request: on the event loop, without `await`. Completions come on the same loop,
+/// exactly once, within the request's deadline, and may come before the call returns.
+package protocol DataService: AnyObject {
+    /// The ring that this worker acts on; nil while the node has none, or could not confirm it.
+    var document: RingDocument? { get }
+    /// The nodes that hold the key now, its owner first; nil without a ring.
+    func holders(of key: Key) -> [NodeID]?
+    /// The largest value in bytes that this node's memcached takes for the key.
+    func valueLimit(for storedKey: StoredKey) -> Int
+
+    /// The newest pair, wherever it is; nil where there is none (a tombstone counts as none).
+    func read(_ key: Key, completion: @escaping (Result<Envelope?, OperationFailure>) -> Void)
+    /// Stores the pair at its holders; the envelope comes without a version and is stamped by the store.
+    func write(_ key: StoredKey, _ envelope: Envelope, completion: @escaping (Result<Version, OperationFailure>) -> Void)
+    /// The same on this node's memcached alone, whatever the ring says.
+    func readHere(_ key: Key, completion: @escaping (Result<Envelope?, OperationFailure>) -> Void)
+    func writeHere(
+        _ key: StoredKey, _ envelope: Envelope, completion: @escaping (Result<Version, OperationFailure>) -> Void)
+
+    /// Another node's batch.
+    func serve(_ batch: PeerBatch, completion: @escaping (PeerServed) -> Void)
+}
+
+/// What becomes of another node's batch.
+package enum PeerServed: Sendable {
+    case answer(PeerBatchAnswer)
+    /// The two nodes' rings differ; nothing was done. This node's own document, if it has one.
+    case refused(RingDocument?)
+}
+
+/// What operators and other nodes' drivers ask for: off the event loop, may take long.
+package protocol OperatorService: Sendable {
+    /// Installs this ring here, whatever was known before.
+    func install(_ ring: Ring, standbys: [NodeID]) async throws(OperatorError)
+    /// Makes the change and returns once it is over. A change that is made already, or under way, is not made twice.
+    func change(_ change: RingChange) async throws(OperatorError)
+    /// Climbs down from the change that is under way, and returns once it is over.
+    func abortChange() async throws(OperatorError)
+    /// Drops this node's pairs; returns how many.
+    func clear() async throws(OperatorError) -> Int
+    /// This node's pairs, in batches, each awaited before the next is read.
+    func forEachPair(_ body: @Sendable ([(key: Key, value: ByteBuffer)]) async throws -> Void) async throws
+    /// The JSON object of `GET /status`.
+    func status() async -> ByteBuffer
+    /// `POST /peer/<name>`, between the nodes themselves: JSON in, JSON out.
+    func peerCall(_ name: String, _ body: ByteBuffer) async -> PeerCallAnswer
+}
+
+/// The answer to a call between nodes.
+package struct PeerCallAnswer: Sendable {
+    package let status: Int
+    package let body: ByteBuffer
+
+    package init(status: Int, body: ByteBuffer) {
+        self.status = status
+        self.body = body
+    }
+}
+
+/// Why an operator's request was not done.
+package enum OperatorError: Error, Sendable {
+    /// The ring does not allow it; nothing was changed.
+    case refused(RingChangeError)
+    /// Another change is under way.
+    case busy(String)
+    /// There is no change to abort, or it is past the point of return.
+    case nothingToAbort(String)
+    /// The change was given up and undone.
+    case aborted(String)
+    /// This node has no ring.
+    case noRing
+    /// A node that is needed did not answer; nothing was changed.
+    case unreachable(String)
+    /// It goes on, but this node can't say how it ends.
+    case unknown(String)
+}
+
+/// Where work that takes long is handed to, away from the event loop.
+package protocol OperatorTasks: Sendable {
+    /// False where too much runs already, or the worker is leaving.
+    func run(_ work: @escaping @Sendable () async -> Void) -> Bool
+}
