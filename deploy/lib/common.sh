@@ -1,0 +1,111 @@
+# SPDX-License-Identifier: Apache-2.0
+# shellcheck shell=bash
+#
+# What setup.sh and the scripts beside it share. To be sourced; expects `set -eu`.
+
+say() {
+    printf '%s\n' "$*"
+}
+
+die() {
+    printf '%s: %s\n' "${0##*/}" "$*" >&2
+    exit 1
+}
+
+# The wrong way to call a script.
+misused() {
+    printf '%s: %s\n(%s --help explains)\n' "${0##*/}" "$*" "$0" >&2
+    exit 64
+}
+
+as_root() {
+    if [ "$(id -u)" = 0 ]; then
+        "$@"
+    elif command -v sudo >/dev/null; then
+        sudo "$@"
+    else
+        die "this needs root, and there is no sudo: $*"
+    fi
+}
+
+# is_endpoint TEXT: whether it is an IPv4 address and a port, as the ring knows nodes.
+is_endpoint() {
+    local byte='(25[0-5]|2[0-4][0-9]|1[0-9][0-9]|[1-9]?[0-9])'
+    [[ $1 =~ ^$byte\.$byte\.$byte\.$byte:([1-9][0-9]{0,4})$ ]] && [ "${1##*:}" -le 65535 ]
+}
+
+# is_number TEXT FIRST LAST
+is_number() {
+    [[ $1 =~ ^(0|[1-9][0-9]{0,8})$ ]] && [ "$1" -ge "$2" ] && [ "$1" -le "$3" ]
+}
+
+# json_string TEXT: TEXT as a JSON string, quotes included.
+json_string() {
+    local text=${1//\\/\\\\}
+    printf '"%s"' "${text//\"/\\\"}"
+}
+
+# http METHOD-OPTIONS... URL: curl, never through a proxy, failing on an error status.
+http() {
+    curl --noproxy '*' --silent --show-error --fail-with-body --max-time 5 "$@"
+}
+
+# install_packages NAME|FILE.deb...: by apt-get, without starting any service. Debian would start memcached and haproxy
+# on their default ports, and enable them at boot; ours are started from elsewhere. Services that were there already
+# are left as they are.
+install_packages() {
+    command -v apt-get >/dev/null || die "no apt-get here; install these by hand, then run this again: $*"
+    say "Installing $* ..."
+    # shellcheck disable=SC2016 # expanded by the inner shell
+    as_root env DEBIAN_FRONTEND=noninteractive sh -euc '
+        policy=/usr/sbin/policy-rc.d
+        had() { dpkg-query -W -f "\${Status}" "$1" 2>/dev/null | grep -q "ok installed"; }
+        for service in memcached haproxy; do
+            had $service || new="${new:-} $service"
+        done
+        if [ ! -e $policy ]; then
+            trap "rm -f $policy" EXIT
+            trap "exit 130" INT TERM HUP
+            printf "#!/bin/sh\nexit 101\n" > $policy
+            chmod 755 $policy
+        fi
+        apt-get update -q || echo "apt-get update failed; trying with the lists that are here" >&2
+        apt-get install -y -q --no-install-recommends "$@"
+        for service in ${new:-}; do
+            if had $service && command -v systemctl >/dev/null; then
+                systemctl --quiet disable $service.service || true
+            fi
+        done
+    ' sh "$@" || die "apt-get could not install: $*"
+}
+
+# render_balancer CLIENTS STATISTICS MACHINE SERVERS: haproxy.cfg with these addresses to bind, these lines in `global`
+# and these `server` lines, on standard output.
+render_balancer() {
+    CLIENTS=$1 STATISTICS=$2 MACHINE=$3 SERVERS=$4 awk '
+        /^    # END / { skip = 0 }
+        skip { next }
+        /^    # BEGIN / {
+            print
+            text = ENVIRON[toupper($3)]
+            if (text != "") print text
+            skip = 1
+            next
+        }
+        $1 == "frontend" || $1 == "listen" { section = toupper($2) }
+        $1 == "bind" { print "    bind " ENVIRON[section]; next }
+        { print }
+    ' "$HERE/haproxy.cfg"
+}
+
+# check_swift: dies unless there is a toolchain that can build this package.
+check_swift() {
+    command -v swift >/dev/null || die "there is no Swift toolchain in PATH. Install Swift 6.2 or later" \
+        "(https://www.swift.org/install/linux/), or name a built daemon: KVSERVER_BINARY=/path/to/KVServer"
+    local version
+    version=$(swift --version 2>/dev/null | sed -nE 's/.*Swift version ([0-9]+)\.([0-9]+).*/\1 \2/p' | head -n 1)
+    # shellcheck disable=SC2086 # two words
+    set -- $version
+    [ $# = 2 ] || die "swift --version says nothing that can be read"
+    [ "$1" -gt 6 ] || { [ "$1" = 6 ] && [ "$2" -ge 2 ]; } || die "Swift 6.2 or later is needed; this is $1.$2"
+}

@@ -1,0 +1,491 @@
+# SPDX-License-Identifier: Apache-2.0
+# shellcheck shell=bash
+#
+# ./setup.sh local: a cluster on this machine's loopback addresses. To be sourced by setup.sh.
+#
+# A part is a process that the state directory has a pid file for. Whether that pid is still that part is told by its
+# command line, which names a file under the state directory; nothing is ever ended by name.
+
+STATE=${KVSERVER_LOCAL:-$HERE/.local}
+PORT=5000
+
+local_usage() {
+    cat <<'END'
+Usage: ./setup.sh local [--nodes K] [--workers W] [--memory MIB] [--network A.B.C]
+       ./setup.sh local status            what runs, and the ring; fails if a part is missing
+       ./setup.sh local logs [-f] [PART]  the end of the logs (of node1, haproxy, ...); -f follows them
+       ./setup.sh local reload            replaces each node's workers one by one (SIGHUP); costs no request
+       ./setup.sh local reload-haproxy    HAProxy takes up haproxy.cfg as it is now; costs no request
+       ./setup.sh local down              stops it; pairs and ring are gone with it, logs stay
+
+Without a word, it installs what is missing (with apt-get, through sudo unless you are root), builds the daemon for
+release, starts the cluster, stores a pair and reads it back. Run again, it starts the parts that have died.
+
+    HAProxy    127.0.0.10:5000   (statistics: http://127.0.0.10:8404/)
+    node 1     127.0.0.11:5000   position 3000     each node with a
+    node 2     127.0.0.12:5000   position 8000     memcached of its own
+    node 3     127.0.0.13:5000   standby, in no position
+
+  --nodes K        1 to 50 nodes (3). From three on, the last one is the standby; the others are spread evenly over the
+                   ring, from position 3000 on. One or two nodes are all in the ring.
+  --workers W      worker processes a node (2)
+  --memory MIB     memory for the pairs of each node (512)
+  --network A.B.C  other loopback addresses (127.0.0), for a second cluster: 127.0.1
+
+Everything lies in .local/ of the checkout: node1/supervisor.pid, node1/memcached.pid, haproxy.pid, node1/kvserver.log
+and so on, so that you can kill a part and watch.
+
+Environment: KVSERVER_BINARY=/path/to/KVServer   runs that instead of building
+             KVSERVER_LOCAL=/path                keeps the state there instead of in .local/
+END
+}
+
+setup_local() {
+    local command=up
+    case ${1:-} in
+    up | status | logs | reload | reload-haproxy | down) command=$1 && shift ;;
+    --help | -h) local_usage && return ;;
+    esac
+    [[ " $* " != *' --help '* && " $* " != *' -h '* ]] || { local_usage && return; }
+    case $command in
+    logs) local_logs "$@" && return ;;
+    up) ;;
+    *) [ $# = 0 ] || misused "local $command takes no arguments" ;;
+    esac
+    nodes='' workers='' memory='' network=''
+    if [ "$command" = up ]; then
+        options=$*
+        read_options "$@"
+        mkdir -p "$STATE"
+    elif [ ! -e "$STATE/settings" ]; then
+        say "No cluster has been set up in $STATE."
+        [ "$command" = down ] || return 1
+        return 0
+    fi
+    # One setup.sh at a time. (Parts are started with descriptor 9 closed, so none holds the lock.)
+    if [ "$command" != status ]; then
+        exec 9>"$STATE/lock"
+        flock -w 60 9 || die "another setup.sh is at work in $STATE"
+    fi
+    "local_${command//-/_}"
+}
+
+# --- settings ---
+
+read_options() {
+    while [ $# -gt 0 ]; do
+        case $1 in
+        --nodes) nodes=${2?--nodes needs a number} ;;
+        --workers) workers=${2?--workers needs a number} ;;
+        --memory) memory=${2?--memory needs a number of MiB} ;;
+        --network) network=${2?--network needs three bytes of an address} ;;
+        *) misused "unknown argument: $1" ;;
+        esac
+        shift 2
+    done
+    is_number "${nodes:-3}" 1 50 || misused "--nodes takes 1 to 50: $nodes"
+    is_number "${workers:-2}" 1 256 || misused "--workers takes 1 to 256: $workers"
+    is_number "${memory:-512}" 16 1000000 || misused "--memory takes MiB from 16 up: $memory"
+    if [[ ${network:-127.0.0} != 127.* ]] || ! is_endpoint "${network:-127.0.0}.1:1"; then
+        misused "--network takes the first three bytes of loopback addresses, such as 127.0.1: $network"
+    fi
+}
+
+# Sets whatever no option has set from the settings of last time, or from the defaults.
+settle_options() {
+    local saved_nodes='' saved_workers='' saved_memory='' saved_network=''
+    # (The variables are assigned by name here.)
+    local name value
+    if [ -e "$STATE/settings" ]; then
+        while IFS='=' read -r name value; do
+            case $name in nodes | workers | memory | network) printf -v "saved_$name" %s "$value" ;; esac
+        done <"$STATE/settings"
+    fi
+    nodes=${nodes:-${saved_nodes:-3}}
+    workers=${workers:-${saved_workers:-2}}
+    memory=${memory:-${saved_memory:-512}}
+    network=${network:-${saved_network:-127.0.0}}
+    settings=$(printf 'nodes=%s\nworkers=%s\nmemory=%s\nnetwork=%s' "$nodes" "$workers" "$memory" "$network")
+    BALANCER=$network.10
+    if [ "$nodes" -ge 3 ]; then members=$((nodes - 1)); else members=$nodes; fi
+}
+
+address_of() {
+    printf '%s.%s:%s' "$network" $((10 + $1)) "$PORT"
+}
+
+position_of() {
+    printf '%s' $(((3000 + ($1 - 1) * 10000 / members) % 10000))
+}
+
+# --- parts ---
+
+supervisor_pid() { part_pid "$STATE/node$1/supervisor.pid" "$STATE/node$1/kvserver.json"; }
+memcached_pid() { part_pid "$STATE/node$1/memcached.pid" "$STATE/node$1/memcached.sock"; }
+haproxy_pid() { part_pid "$STATE/haproxy.pid" "$STATE/haproxy.cfg"; }
+
+# part_pid PIDFILE FILE: prints the pid if it runs and its command line names FILE.
+part_pid() {
+    local pid
+    [ -e "$1" ] || return 1
+    read -r pid <"$1" || return 1
+    is_number "$pid" 2 999999999 && names_file "$pid" "$2" || return 1
+    printf '%s' "$pid"
+}
+
+names_file() {
+    { tr '\0' '\n' <"/proc/$1/cmdline"; } 2>/dev/null | grep -qxF -- "$2"
+}
+
+# all_pids: "pid" lines of every part that runs.
+all_pids() {
+    local node
+    { haproxy_pid && echo; } || true
+    for ((node = 1; node <= nodes; node++)); do
+        { supervisor_pid "$node" && echo; } || true
+        { memcached_pid "$node" && echo; } || true
+    done
+}
+
+# launch LOG PIDFILE COMMAND...: starts it in a session of its own.
+launch() {
+    local log=$1 file=$2
+    shift 2
+    setsid "$@" </dev/null >>"$log" 2>&1 9>&- &
+    printf '%s\n' $! >"$file"
+}
+
+# within SECONDS COMMAND...: whether the command succeeds before they are over.
+within() {
+    local end=$((SECONDS + $1))
+    shift
+    until "$@" >/dev/null 2>&1; do
+        [ $SECONDS -lt $end ] || return 1
+        sleep 0.1
+    done
+}
+
+# listener_of ADDRESS:PORT: describes who listens there; fails if nobody does.
+listener_of() {
+    local port=${1##*:} pid line
+    line=$(ss -Hltnp "sport = :$port" |
+        awk -v at="$1" -v port="$port" '$4 == at || $4 == "0.0.0.0:" port || $4 == "*:" port || $4 == "[::]:" port' |
+        head -n 1)
+    [ -n "$line" ] || return 1
+    pid=$(sed -nE 's/.*pid=([0-9]+).*/\1/p' <<<"$line")
+    if [ -z "$pid" ]; then
+        printf 'a process of another user'
+    else
+        printf 'process %s: %s' "$pid" "$({ tr '\0' ' ' <"/proc/$pid/cmdline"; } 2>/dev/null)"
+    fi
+}
+
+# require_free ADDRESS:PORT FILE: dies saying who listens there. One whose command line names FILE is an orphan of ours,
+# and about to leave; one that has no command line any more is about to be gone.
+require_free() {
+    local owner end=$((SECONDS + 15))
+    while owner=$(listener_of "$1"); do
+        if [[ $owner != *"$2"* && $owner != *': ' ]]; then
+            if [[ $owner =~ ([^ ]*)/(node[0-9]+/kvserver.json|haproxy.cfg) ]]; then
+                owner+=$'\n'"That looks like another cluster, with its state in ${BASH_REMATCH[1]}: stop it there with"
+                owner+=" \`./setup.sh local down\`, or start this one elsewhere with \`--network 127.0.1\`."
+            fi
+            die "$1 is taken by $owner"
+        fi
+        [ $SECONDS -lt $end ] || die "$1 is still held by what an earlier node left behind, $owner"
+        sleep 0.2
+    done
+}
+
+# --- up ---
+
+local_up() {
+    local node
+    settle_options
+    if [ -n "$(all_pids)" ]; then
+        [ -z "$options" ] || [ "$settings" = "$(cat "$STATE/settings")" ] ||
+            die "a cluster with other settings runs here; first: ./setup.sh local down"
+    elif [ "$settings" != "$(cat "$STATE/settings" 2>/dev/null)" ]; then
+        # Another cluster than last time: its nodes start without a ring.
+        rm -rf "$STATE"/node*/state
+    fi
+    local parts=$((1 + 2 * nodes)) running
+    running=$(all_pids | wc -l)
+    if [ "$running" = $parts ]; then
+        say "All $parts parts of the cluster run."
+    else
+        require_tools
+        find_binary
+        check_ports
+        printf '%s\n' "$settings" >"$STATE/settings"
+        say "Starting the cluster ..."
+        for ((node = 1; node <= nodes; node++)); do start_memcached "$node"; done
+        for ((node = 1; node <= nodes; node++)); do start_supervisor "$node"; done
+    fi
+    for ((node = 1; node <= nodes; node++)); do
+        within 15 http "http://$(address_of "$node")/health/live" || part_failed "node $node does not answer" "node$node/kvserver.log"
+    done
+    install_ring
+    for ((node = 1; node <= nodes; node++)); do
+        within 15 http "http://$(address_of "$node")/health/ready" || part_failed "node $node is not ready" "node$node/kvserver.log"
+    done
+    start_haproxy
+    within 10 http "http://$BALANCER:$PORT/" || part_failed "HAProxy does not answer" haproxy.log
+    try_it
+}
+
+part_failed() {
+    say "--- $STATE/$2:" >&2
+    tail -n 20 "$STATE/$2" >&2 || true
+    die "$1. What else runs has been left running: ./setup.sh local status, ./setup.sh local down"
+}
+
+require_tools() {
+    local missing=()
+    command -v memcached >/dev/null || missing+=(memcached)
+    command -v haproxy >/dev/null || missing+=(haproxy)
+    command -v curl >/dev/null || missing+=(curl)
+    command -v ss >/dev/null || missing+=(iproute2)
+    command -v ps >/dev/null || missing+=(procps)
+    if [ -z "${KVSERVER_BINARY:-}" ]; then
+        check_swift
+        # (SwiftPM asks pkg-config where libmemcached is.)
+        command -v pkg-config >/dev/null || missing+=(pkg-config)
+        if ! pkg-config --exists libmemcached 2>/dev/null; then missing+=(libmemcached-dev); fi
+    fi
+    if [ ${#missing[@]} != 0 ]; then install_packages "${missing[@]}"; fi
+}
+
+find_binary() {
+    binary=${KVSERVER_BINARY:-}
+    if [ -z "$binary" ]; then
+        local build=(swift build --package-path "$HERE" -c release --product KVServer)
+        say "Building the daemon for release; the first time takes some minutes ..."
+        "${build[@]}" || die "the build failed"
+        binary=$("${build[@]}" --show-bin-path)/KVServer
+    fi
+    [ -x "$binary" ] || die "there is no program at $binary"
+    ! ldd "$binary" 2>/dev/null | grep 'not found' || die "$binary lacks the libraries above"
+}
+
+check_ports() {
+    local node
+    for ((node = 1; node <= nodes; node++)); do
+        supervisor_pid "$node" >/dev/null || require_free "$(address_of "$node")" "$STATE/node$node/kvserver.json"
+    done
+    if ! haproxy_pid >/dev/null; then
+        require_free "$BALANCER:$PORT" "$STATE/haproxy.cfg"
+        require_free "$BALANCER:8404" "$STATE/haproxy.cfg"
+    fi
+}
+
+start_memcached() {
+    local directory=$STATE/node$1
+    memcached_pid "$1" >/dev/null && return
+    [ ${#STATE} -le 80 ] || die "$STATE is too long a path for unix sockets: set KVSERVER_LOCAL to a shorter one"
+    mkdir -p "$directory"
+    rm -f "$directory/memcached.sock"
+    launch "$directory/memcached.log" "$directory/memcached.pid" \
+        "$HERE/deploy/run-memcached.sh" --socket "$directory/memcached.sock" --memory "$memory" --threads 2
+    within 5 test -S "$directory/memcached.sock" || part_failed "memcached of node $1 did not start" "node$1/memcached.log"
+}
+
+start_supervisor() {
+    local directory=$STATE/node$1
+    supervisor_pid "$1" >/dev/null && return
+    mkdir -p "$directory/state"
+    cat >"$directory/kvserver.json" <<END
+{
+  "node": "$(address_of "$1")",
+  "workers": $workers,
+  "memcached": $(json_string "$directory/memcached.sock"),
+  "stateDirectory": $(json_string "$directory/state")
+}
+END
+    launch "$directory/kvserver.log" "$directory/supervisor.pid" "$binary" --config "$directory/kvserver.json"
+}
+
+# The ring, as GET /hash_ring of a node has it: "position=ip:port" lines. Fails if it has none.
+ring_of() {
+    local answer
+    answer=$(http "http://$(address_of "$1")/hash_ring" 2>/dev/null) || return 1
+    grep -oE '"[0-9]+" *: *"[0-9.:]+"' <<<"$answer" | tr -d '" ' | sed 's/:/=/' | sort -n
+}
+
+# Gives the default ring to a cluster that has none, and the cluster's to those of its nodes that have none.
+install_ring() {
+    local node ring='' without=() arguments=()
+    # A node that was here before has its ring on disk, and comes to know it in a moment.
+    if compgen -G "$STATE/node*/state/*" >/dev/null; then within 10 ring_of_any || true; fi
+    for ((node = 1; node <= nodes; node++)); do
+        ring_of "$node" >/dev/null || without+=("$node")
+    done
+    [ ${#without[@]} != 0 ] || return 0
+    ring=$(ring_of_any) || for ((node = 1; node <= members; node++)); do
+        ring+="$(position_of "$node")=$(address_of "$node") "
+    done
+    local entry standbys=''
+    for ((node = 1; node <= nodes; node++)); do
+        [[ "$ring " == *"=$(address_of "$node")"[[:space:]]* ]] || standbys+=" --standby $(address_of "$node")"
+    done
+    for entry in $ring; do arguments+=("${entry#*=}=${entry%%=*}"); done
+    # shellcheck disable=SC2086 # words
+    "$HERE/deploy/reconfigure.sh" "${arguments[@]}" $standbys || die "the ring could not be installed everywhere"
+}
+
+ring_of_any() {
+    local node
+    for ((node = 1; node <= nodes; node++)); do
+        if ring_of "$node"; then return; fi
+    done
+    return 1
+}
+
+# What .local/haproxy.cfg should be.
+local_balancer() {
+    local node servers='' most=20000 descriptors
+    descriptors=$(ulimit -Hn)
+    if [ "$descriptors" != unlimited ] && [ "$descriptors" -lt 41000 ]; then most=$(((descriptors - 400) / 2)); fi
+    for ((node = 1; node <= nodes; node++)); do
+        servers+="${servers:+$'\n'}    server node$node $(address_of "$node")"
+    done
+    render_balancer "$BALANCER:$PORT" "$BALANCER:8404" "    maxconn $most" "$servers"
+}
+
+start_haproxy() {
+    haproxy_pid >/dev/null && return
+    local_balancer >"$STATE/haproxy.cfg"
+    haproxy -c -q -f "$STATE/haproxy.cfg" || die "HAProxy refuses $STATE/haproxy.cfg"
+    launch "$STATE/haproxy.log" "$STATE/haproxy.pid" haproxy -W -f "$STATE/haproxy.cfg"
+}
+
+try_it() {
+    local at=http://$BALANCER:$PORT answer taken free
+    http --data 'key=hello&val=world' "$at/route" >/dev/null || die "storing a pair failed: ./setup.sh local logs"
+    answer=$(http "$at/route?key=hello") || die "reading a pair failed: ./setup.sh local logs"
+    [ "$answer" = world ] || die "stored 'world' under 'hello' and read '$answer'"
+    cat <<END
+
+The cluster runs. Stored through $BALANCER:$PORT and read back: hello = $answer
+
+Try next:
+  curl -d 'key=roof&val=red' $at/route         # store a pair
+  curl '$at/route?key=roof'                    # read it
+  curl '$at/route_test?key=roof'               # which node owns it
+  curl $at/hash_ring                           # the ring
+END
+    if [ "$nodes" -ge 3 ]; then
+        # The middle of the first member's part of the ring; between 3000 and 8000, the round 5000.
+        free=$((3000 + 5000 / members))
+        [ "$members" != 2 ] || free=5000
+        taken=$(ring_of 1 || true)
+        [[ $taken == *"=$(address_of "$nodes")"* ]] ||
+            say "  curl $at/add_node/$free/$(address_of "$nodes")      # the standby joins, while all goes on"
+        [[ $taken != *"=$(address_of 2)"* ]] ||
+            say "  curl $at/remove_node/$(address_of 2)         # node 2 leaves, and its pairs move"
+    fi
+    local here=./setup.sh shown=$STATE
+    [ "$PWD" = "$HERE" ] || here=$HERE/setup.sh
+    shown=${shown#"$PWD/"}
+    cat <<END
+  kill -9 \$(pgrep -P \$(cat $shown/node1/supervisor.pid) | head -n 1)    # a worker dies; nobody notices
+  $here local status                           # also: logs, reload, down
+Statistics: http://$BALANCER:8404/
+END
+}
+
+# --- the other commands ---
+
+local_status() {
+    settle_options
+    local node pid absent=0 ready positions workers_now
+    part() { # NAME PID
+        if [ -n "$2" ]; then
+            printf '%s %s%s' "$1" "$2" "$(sed -n 's/^State:.T.*/ (stopped)/p' "/proc/$2/status" 2>/dev/null)"
+        else
+            printf '%s DOWN' "$1" && return 1
+        fi
+    }
+    for ((node = 1; node <= nodes; node++)); do
+        pid=$(supervisor_pid "$node" || true)
+        ready=$(http "http://$(address_of "$node")/health/ready" >/dev/null 2>&1 && echo ready || echo 'NOT READY')
+        positions=$(ring_of "$node" | sed -n "s/=$(address_of "$node")\$//p" | paste -sd ' ') || true
+        printf 'node%-3s %-16s %-9s ' "$node" "$(address_of "$node")" "$ready"
+        [ "$ready" = ready ] || absent=$((absent + 1))
+        part supervisor "$pid" || absent=$((absent + 1))
+        workers_now=''
+        [ -z "$pid" ] || workers_now=$(pgrep -P "$pid" | paste -sd ' ' || true)
+        printf ', workers %s, ' "${workers_now:-none}"
+        part memcached "$(memcached_pid "$node" || true)" || absent=$((absent + 1))
+        printf ', %s\n' "${positions:+at }${positions:-in no position}"
+    done
+    printf 'HAProxy %-16s %-9s ' "$BALANCER:$PORT" ''
+    part master "$(haproxy_pid || true)" || absent=$((absent + 1))
+    printf ', nodes up: %s\n' "$(http "http://$BALANCER:8404/;csv" 2>/dev/null |
+        awk -F, '$1 == "nodes" && $2 != "BACKEND" && $18 ~ /^UP/ { printf "%s ", $2 }' || true)"
+    [ "$absent" = 0 ] || { say "$absent missing; ./setup.sh local starts what is down" && return 1; }
+}
+
+local_logs() {
+    local follow='' part='*'
+    [ "${1:-}" != -f ] || { follow=-F && shift; }
+    [ $# = 0 ] || { part=$1 && shift; }
+    if [ $# != 0 ] || [[ ! $part =~ ^(\*|haproxy|node[0-9]+)$ ]]; then
+        misused "local logs takes -f, and haproxy or node1, node2, ..."
+    fi
+    local files=()
+    shopt -s nullglob
+    case $part in
+    '*') files=("$STATE"/*.log "$STATE"/node*/*.log) ;;
+    haproxy) files=("$STATE/haproxy.log") ;;
+    *) files=("$STATE/$part"/*.log) ;;
+    esac
+    [ ${#files[@]} != 0 ] || die "there are no logs of it in $STATE"
+    tail -n 20 $follow "${files[@]}"
+}
+
+local_reload() {
+    settle_options
+    local node pid
+    for ((node = 1; node <= nodes; node++)); do
+        pid=$(supervisor_pid "$node") || die "node $node is down; ./setup.sh local starts it"
+        kill -HUP "$pid"
+        say "node $node replaces its workers"
+    done
+}
+
+local_reload_haproxy() {
+    settle_options
+    local pid
+    pid=$(haproxy_pid) || die "HAProxy is down; ./setup.sh local starts it"
+    local_balancer >"$STATE/haproxy.cfg.new"
+    haproxy -c -q -f "$STATE/haproxy.cfg.new" || die "HAProxy refuses haproxy.cfg as it is now; the old one stays"
+    mv "$STATE/haproxy.cfg.new" "$STATE/haproxy.cfg"
+    kill -USR2 "$pid"
+    say "HAProxy takes up $STATE/haproxy.cfg"
+}
+
+# end PIDS SECONDS: ends them, by force when the seconds are over.
+end() {
+    local pid limit=$((SECONDS + $2))
+    for pid in $1; do kill -TERM "$pid" 2>/dev/null || true; done
+    for pid in $1; do
+        while kill -0 "$pid" 2>/dev/null && ! grep -qs '^State:.Z' "/proc/$pid/status"; do
+            if [ $SECONDS -ge $limit ]; then kill -KILL "$pid" 2>/dev/null || true; fi
+            sleep 0.1
+        done
+    done
+}
+
+local_down() {
+    settle_options
+    local node pids=''
+    end "$(haproxy_pid || true)" 5
+    for ((node = 1; node <= nodes; node++)); do pids+=" $(supervisor_pid "$node" || true)"; done
+    end "$pids" 15
+    pids=''
+    for ((node = 1; node <= nodes; node++)); do pids+=" $(memcached_pid "$node" || true)"; done
+    end "$pids" 5
+    rm -rf "$STATE"/haproxy.pid "$STATE"/node*/{supervisor.pid,memcached.pid,memcached.sock,state}
+    say "The cluster is down. (Its logs are in $STATE.)"
+}

@@ -1,0 +1,124 @@
+#!/bin/bash
+# SPDX-License-Identifier: Apache-2.0
+#
+# Gives every node the same ring. Edit the lists below and run it, or pass the nodes as arguments.
+set -eu
+
+# Each node that owns a part of the ring, as ip:port=position (0 to 9999), one a line; a node may have several positions.
+NODES='
+127.0.0.11:5000=3000
+127.0.0.12:5000=8000
+'
+# Nodes in no position that are to know the ring, too: ready to be added, and able to answer any request meanwhile.
+STANDBYS='
+127.0.0.13:5000
+'
+
+usage() {
+    cat <<'END'
+Usage: deploy/reconfigure.sh [--clear] [--standby ip:port]... [ip:port=position...]
+
+Installs one ring on every node. Without nodes as arguments, it takes those in the lists at the top of the file.
+It says for each node how that went, and fails if it went wrong with one; running it again then heals the rest.
+
+It moves no pairs: a pair that the new ring gives to another node is not found any more. To move a node in or out of a
+cluster that holds pairs, use /add_node and /remove_node.
+
+  --clear              drop all pairs of each node
+  --standby ip:port    a node in no position that is to know the ring
+  --seconds N          how long a node may take to answer (10; to drop its pairs: 60 times that)
+  --help
+END
+}
+
+misused() {
+    printf 'reconfigure.sh: %s\n' "$*" >&2
+    exit 64
+}
+
+is_endpoint() {
+    local byte='(25[0-5]|2[0-4][0-9]|1[0-9][0-9]|[1-9]?[0-9])'
+    [[ $1 =~ ^$byte\.$byte\.$byte\.$byte:([1-9][0-9]{0,4})$ ]] && [ "${1##*:}" -le 65535 ]
+}
+
+clear='' seconds=10 nodes=() standbys=()
+while [ $# -gt 0 ]; do
+    case $1 in
+    --clear) clear=yes && shift ;;
+    --standby) standbys+=("${2?--standby needs ip:port}") && shift 2 ;;
+    --seconds) seconds=${2?--seconds needs a number} && shift 2 ;;
+    --help | -h) usage && exit 0 ;;
+    -*) misused "unknown option: $1 (--help explains)" ;;
+    *) nodes+=("$1") && shift ;;
+    esac
+done
+[[ $seconds =~ ^[1-9][0-9]{0,3}$ ]] || misused "no number of seconds: $seconds"
+if [ ${#nodes[@]} = 0 ]; then
+    read -r -d '' -a nodes <<<"$NODES" || true
+    [ ${#standbys[@]} != 0 ] || read -r -d '' -a standbys <<<"$STANDBYS" || true
+fi
+[ ${#nodes[@]} != 0 ] || misused "no nodes given"
+command -v curl >/dev/null || { echo "reconfigure.sh: curl is missing" >&2 && exit 1; }
+
+# Everything is checked before anything is sent. The document, and each node once, positions' owners first:
+members='' places='' others='' ring=' '
+everyone=()
+for node in "${nodes[@]}"; do
+    address=${node%%=*} position=${node#*=}
+    is_endpoint "$address" || misused "not an ip:port=position: $node"
+    [[ $node == *=* && $position =~ ^(0|[1-9][0-9]{0,3})$ ]] || misused "no position from 0 to 9999: $node"
+    [[ $ring != *" $position="* ]] || misused "two nodes at position $position"
+    ring+="$position=$address "
+    places+=${places:+,}"{\"ip\":\"$address\",\"key\":$position}"
+    if [[ " $members " != *" $address "* ]]; then members+=" $address" && everyone+=("$address"); fi
+done
+for address in ${standbys[@]+"${standbys[@]}"}; do
+    is_endpoint "$address" || misused "not an ip:port: $address"
+    [[ " $members " != *" $address "* ]] || misused "a standby in a position: $address"
+    others+=${others:+,}\"$address\"
+    everyone+=("$address")
+done
+document="{\"nodes\":[$places]${others:+,\"standbys\":[$others]}}"
+
+# request SECONDS CURL-ARGUMENTS...: sets `answer` to the body or to why there is none; fails unless the status is 200.
+request() {
+    local limit=$1 status
+    shift
+    answer=$(curl --noproxy '*' --silent --show-error --connect-timeout 3 --max-time "$limit" --write-out '\n%{http_code}' \
+        "$@" 2>&1) || { answer=$(sed '/^000$/d;/^$/d' <<<"$answer") && return 1; }
+    status=${answer##*$'\n'} answer=${answer%$'\n'*}
+    [ "$status" = 200 ] || { answer="$status $answer" && return 1; }
+}
+
+# positions_of JSON: the ring in an answer of GET /hash_ring, as "position=ip:port" lines in order.
+positions_of() {
+    grep -oE '"[0-9]+" *: *"[0-9.:]+"' <<<"$1" | tr -d '" ' | sed 's/:/=/' | sort
+}
+
+wanted=$(tr ' ' '\n' <<<"$ring" | sed '/^$/d' | sort)
+failed=0 told=()
+report() {
+    printf '%-22s %s\n' "$1" "$2"
+}
+for address in "${everyone[@]}"; do
+    if ! request "$seconds" --data-urlencode "data=$document" "http://$address/hash_ring"; then
+        report "$address" "FAILED, no new ring: $answer"
+        failed=$((failed + 1))
+        continue
+    fi
+    if [ -n "$clear" ] && ! request $((seconds * 60)) "http://$address/clear_cache"; then
+        report "$address" "FAILED, has the ring but may hold pairs still: $answer"
+        failed=$((failed + 1))
+        continue
+    fi
+    report "$address" "has the ring${clear:+, dropped its pairs}"
+    told+=("$address")
+done
+# Once more when all are through: a node that was told first may have been told otherwise since.
+for address in ${told[@]+"${told[@]}"}; do
+    if ! request "$seconds" "http://$address/hash_ring" || [ "$(positions_of "$answer")" != "$wanted" ]; then
+        report "$address" "FAILED, has not kept the ring: $answer"
+        failed=$((failed + 1))
+    fi
+done
+[ "$failed" = 0 ] || { echo "$failed failed; running this again is safe." >&2 && exit 1; }

@@ -1,0 +1,82 @@
+#!/bin/bash
+# SPDX-License-Identifier: Apache-2.0
+#
+# Runs memcached as the store needs it. The local cluster and the systemd unit both start it through this file, so
+# that the flags are written down once.
+set -eu
+
+usage() {
+    cat <<'END'
+Usage: run-memcached.sh --socket PATH --memory MIB [option...]
+
+Becomes memcached (exec), listening on a unix socket and on no network.
+
+  --socket PATH        the unix socket
+  --memory MIB         memory for pairs; the hash table takes up to 1/8 of that on top
+  --mode OCTAL         permissions of the socket (0600)
+  --threads N          memcached's threads (4)
+  --connections N      the most connections (1024)
+  --memory-file FILE   keep the pairs in FILE on a tmpfs, so that they survive a restart by SIGUSR1
+  --help
+END
+}
+
+die() {
+    echo "run-memcached.sh: $*" >&2
+    exit 64
+}
+
+socket='' memory='' mode=0600 threads=4 connections=1024 file=''
+while [ $# -gt 0 ]; do
+    case $1 in
+    --socket) socket=${2?--socket needs a path} && shift 2 ;;
+    --memory) memory=${2?--memory needs a number} && shift 2 ;;
+    --mode) mode=${2?--mode needs an octal number} && shift 2 ;;
+    --threads) threads=${2?--threads needs a number} && shift 2 ;;
+    --connections) connections=${2?--connections needs a number} && shift 2 ;;
+    --memory-file) file=${2?--memory-file needs a path} && shift 2 ;;
+    --help | -h) usage && exit 0 ;;
+    *) die "unknown argument: $1" ;;
+    esac
+done
+[ -n "$socket" ] || die "--socket is missing"
+# The kernel's limit for a unix socket's path is 107 bytes.
+[ ${#socket} -le 107 ] || die "the socket's path is longer than 107 bytes: $socket"
+[[ $memory =~ ^[1-9][0-9]{1,6}$ ]] || die "--memory is not a number of MiB from 10 up: '$memory'"
+
+# A dump and the growth of the hash table block each other, so the table has its final size from the start: one bucket
+# for every 128 bytes of -m. It would grow at 1.5 items a bucket, which is 85 bytes an item; none is that small.
+hashpower=13 size=1
+while [ "$size" -lt "$memory" ]; do
+    size=$((size * 2)) hashpower=$((hashpower + 1))
+done
+
+arguments=(
+    -s "$socket" -a "$mode" # a unix socket: no TCP, no UDP
+    -U 0                    # and no UDP either should someone replace -s
+    -B ascii                # the binary protocol's parser stays out of reach
+    -M                      # full memory is an error, never an eviction: this is a store
+    -F                      # no flush_all: clearing goes through the daemon, and the ring survives it
+    -m "$memory" -c "$connections" -t "$threads"
+    -o "hashpower=$hashpower"
+)
+# As root, memcached wants to be told to stay root. Only a local cluster of root's does that.
+[ "$(id -u)" != 0 ] || arguments+=(-u root)
+
+if [ -n "$file" ]; then
+    directory=$(dirname "$file")
+    [ "$(stat -f -c %T "$directory")" = tmpfs ] || die "$directory is not on a tmpfs"
+    # A tmpfs that runs full kills memcached (SIGBUS), so there must be room for all of it now.
+    free=$(df --output=avail -B 1M "$directory" | tail -n 1)
+    held=0
+    [ ! -e "$file" ] || held=$(du -m "$file" | cut -f 1)
+    [ $((free + held)) -ge "$memory" ] || die "$directory has room for $((free + held)) MiB, not $memory MiB"
+    # Within 2 s of its stop, memcached refuses the file and starts empty ("restart incompatible").
+    for _ in {1..20}; do
+        if [ ! -e "$file.meta" ] || [ $(($(date +%s) - $(stat -c %Y "$file.meta"))) -ge 3 ]; then break; fi
+        sleep 0.2
+    done
+    arguments+=(-e "$file")
+fi
+
+exec memcached "${arguments[@]}"
