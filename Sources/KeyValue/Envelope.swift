@@ -35,7 +35,8 @@ package struct Envelope: Hashable, Sendable {
         let type = contentType.flatMap { $0.utf8.count <= 255 ? $0 : nil }
         if type != nil { flags |= Flags.contentTypeInside }
         var buffer = ByteBuffer()
-        buffer.reserveCapacity(Envelope.headerBytes + value.readableBytes + (storedKey.isDigest ? key.bytes.count + 2 : 0))
+        buffer.reserveCapacity(
+            Envelope.headerBytes + value.readableBytes + (storedKey.isDigest ? key.bytes.count + 2 : 0))
         buffer.writeMultipleIntegers(Envelope.format, flags, version.time, version.writer)
         if storedKey.isDigest {
             buffer.writeInteger(UInt16(key.bytes.count))
@@ -110,7 +111,9 @@ package struct Envelope: Hashable, Sendable {
     private var valueStart: Int {
         let start = contentTypeStart
         guard flags & Flags.contentTypeInside != 0 else { return start }
-        guard start < buffer.writerIndex, let length = buffer.getInteger(at: start, as: UInt8.self) else { return .max / 2 }
+        guard start < buffer.writerIndex, let length = buffer.getInteger(at: start, as: UInt8.self) else {
+            return .max / 2
+        }
         return start + 1 + Int(length)
     }
 }

@@ -8,8 +8,10 @@ package enum Limits {
     package static let storedKeyBytes = 250
     /// A stored key longer than this is replaced by a digest.
     package static let plainStoredKeyBytes = 240
-    /// What memcached's item header, key and our envelope may take of its item size limit.
-    package static let itemOverheadBytes = 512
+    /// What memcached 1.6 adds to a key and its value: header, cas token, line ends, and the chunks' headers of a large item.
+    package static let itemHeaderBytes = 200
+    /// What header, stored key and our envelope may take of memcached's item size limit.
+    package static let itemOverheadBytes = itemHeaderBytes + storedKeyBytes + 62
     /// The largest value that memcached takes by default; the node asks memcached for its real limit when it starts.
     package static let defaultItemBytes = 1 << 20
 

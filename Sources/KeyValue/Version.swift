@@ -4,7 +4,7 @@
 package struct Version: Hashable, Comparable, Sendable, CustomStringConvertible {
     /// 52 bits of microseconds since 1970 and 12 bits of counter, as one number that orders both.
     package let time: UInt64
-    /// Node and worker, mixed to 32 bits.
+    /// Drawn at random by each worker process.
     package let writer: UInt32
 
     /// Older than anything a clock makes: what a missing pair has.

@@ -1,0 +1,41 @@
+// SPDX-License-Identifier: Apache-2.0
+
+package import KeyValue
+
+/// Many keys in one piece of memory, one after the other.
+package struct KeyArena: Sendable {
+    /// All keys' bytes, without anything between them.
+    private(set) var bytes: [UInt8] = []
+    /// Where each key ends.
+    private var ends: [Int] = []
+
+    package init() {}
+
+    package var count: Int { ends.count }
+    package var isEmpty: Bool { ends.isEmpty }
+
+    mutating func append(_ key: some Collection<UInt8>) {
+        bytes.append(contentsOf: key)
+        ends.append(bytes.count)
+    }
+
+    mutating func removeAll() {
+        bytes.removeAll(keepingCapacity: true)
+        ends.removeAll(keepingCapacity: true)
+    }
+
+    mutating func reserve(keys: Int, bytes count: Int) {
+        ends.reserveCapacity(keys)
+        bytes.reserveCapacity(count)
+    }
+
+    func range(of index: Int) -> Range<Int> { (index == 0 ? 0 : ends[index - 1])..<ends[index] }
+
+    /// The key as a pair's stored key: only for arenas that a scan filled, which took in nothing else.
+    package subscript(index: Int) -> StoredKey {
+        guard let key = StoredKey(stored: Array(bytes[range(of: index)])) else {
+            preconditionFailure("a scan hands on stored keys only")
+        }
+        return key
+    }
+}

@@ -1,0 +1,56 @@
+// SPDX-License-Identifier: Apache-2.0
+
+package import KeyValue
+package import NIOCore
+internal import Synchronization
+
+/// Operations on this host's memcached that travel together.
+package struct LaneBatch: Sendable {
+    package let operations: [Operation]
+    /// What memcached must say of itself; otherwise nothing is done and every outcome is `staleRing`.
+    package let expected: HostStamp
+    /// No call to memcached is begun after this.
+    package let deadline: NIODeadline
+
+    package init(operations: [Operation], expected: HostStamp, deadline: NIODeadline) {
+        self.operations = operations
+        self.expected = expected
+        self.deadline = deadline
+    }
+
+    var hasWrites: Bool { operations.contains(where: \.isWrite) }
+}
+
+package struct LaneBatchResult: Sendable {
+    /// One for each operation, in their order.
+    package let outcomes: [Outcome]
+    /// What memcached said of itself; nil where it has no stamp, or did not say.
+    package let host: HostStamp?
+
+    /// The same failure for all.
+    static func failing(_ batch: LaneBatch, _ failure: OperationFailure, host: HostStamp? = nil) -> LaneBatchResult {
+        LaneBatchResult(outcomes: batch.operations.map { _ in .failed(failure) }, host: host)
+    }
+}
+
+/// A batch on its way; for giving it up.
+package final class LaneTicket: Sendable {
+    private enum State {
+        static let waiting: UInt8 = 0
+        static let taken: UInt8 = 1
+        static let cancelled: UInt8 = 2
+    }
+
+    private let state = Atomic<UInt8>(State.waiting)
+
+    /// A lane begins with the batch. False where it was given up before.
+    func take() -> Bool {
+        state.compareExchange(expected: State.waiting, desired: State.taken, ordering: .acquiringAndReleasing).exchanged
+    }
+
+    /// Gives the batch up; true where no lane had begun with it.
+    func cancel() -> Bool {
+        state.compareExchange(expected: State.waiting, desired: State.cancelled, ordering: .acquiringAndReleasing)
+            .exchanged
+    }
+}

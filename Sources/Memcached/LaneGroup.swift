@@ -1,0 +1,49 @@
+// SPDX-License-Identifier: Apache-2.0
+
+internal import KeyValue
+package import NIOCore
+
+/// A worker's lanes to its host's memcached: one that reads, since everything that waits for it becomes one request, and
+/// several that write, since every write is a round trip by itself.
+package final class LaneGroup: Sendable {
+    private let reads = LaneQueue()
+    private let writes = LaneQueue()
+    /// What memcached said of itself when it was reached last.
+    package let settings: MemcachedSettingsCell
+
+    private static let writingLanes = 3
+
+    /// Starts the lanes' threads; memcached need not be there yet.
+    package init(_ endpoint: MemcachedEndpoint, clock: WorkerClock, settings: MemcachedSettingsCell) {
+        self.settings = settings
+        Lane(queue: reads, endpoint: endpoint, settings: settings, clock: clock).start(named: "lane-read")
+        for number in 0..<LaneGroup.writingLanes {
+            Lane(queue: writes, endpoint: endpoint, settings: settings, clock: clock).start(
+                named: "lane-write-\(number)")
+        }
+    }
+
+    /// Hands a batch to a lane.
+    /// - Parameter completion: called once, on the loop, always after this call has returned. A batch that was cancelled
+    ///   completes when a lane comes by it.
+    package func submit(
+        _ batch: LaneBatch, on loop: any EventLoop, completion: @escaping @Sendable (LaneBatchResult) -> Void
+    ) -> LaneTicket {
+        let ticket = LaneTicket()
+        let queue = batch.hasWrites ? writes : reads
+        if !queue.push(.init(batch: batch, ticket: ticket, loop: loop, completion: completion)) {
+            loop.execute { completion(.failing(batch, .notApplied(.overloaded))) }
+        }
+        return ticket
+    }
+
+    /// Gives a batch up.
+    /// - Returns: true where no lane had begun with it, so that it has no effect.
+    package func cancel(_ ticket: LaneTicket) -> Bool { ticket.cancel() }
+
+    /// Takes nothing more; the threads end when what waits is done.
+    package func close() {
+        reads.close()
+        writes.close()
+    }
+}

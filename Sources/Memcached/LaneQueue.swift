@@ -1,0 +1,83 @@
+// SPDX-License-Identifier: Apache-2.0
+
+internal import DequeModule
+internal import Dispatch
+internal import KeyValue
+internal import NIOCore
+internal import Synchronization
+
+/// What waits for a lane: batches, or calls of the control plane. Bounded; several lanes may take from one queue.
+final class LaneQueue: Sendable {
+    /// A batch and who waits for it.
+    struct Item: Sendable {
+        let batch: LaneBatch
+        let ticket: LaneTicket
+        let loop: any EventLoop
+        let completion: @Sendable (LaneBatchResult) -> Void
+    }
+
+    private struct State {
+        var items = Deque<Item>()
+        var operations = 0
+        var bytes = 0
+        var isClosed = false
+    }
+
+    private let state = Mutex(State())
+    private let available = DispatchSemaphore(value: 0)
+
+    /// False where too much waits already, or the queue is closed.
+    func push(_ item: Item) -> Bool {
+        let weight = LaneQueue.weight(item.batch)
+        let isTaken = state.withLock { state in
+            guard !state.isClosed,
+                state.items.isEmpty
+                    || (state.operations + item.batch.operations.count <= Limits.waitingOperations
+                        && state.bytes + weight <= Limits.waitingBytes)
+            else { return false }
+            state.items.append(item)
+            state.operations += item.batch.operations.count
+            state.bytes += weight
+            return true
+        }
+        if isTaken { available.signal() }
+        return isTaken
+    }
+
+    /// Waits for work, then takes the oldest batch and those behind it that ask for the same stamp and fit into
+    /// `limit` operations with it. Nil once the queue is closed and empty.
+    func next(limit: Int) -> [Item]? {
+        while true {
+            available.wait()
+            let (items, isClosed) = state.withLock { state in (LaneQueue.take(&state, limit: limit), state.isClosed) }
+            if !items.isEmpty { return items }
+            if isClosed {
+                // The other lanes of this queue wait for this signal, too.
+                available.signal()
+                return nil
+            }
+        }
+    }
+
+    func close() {
+        state.withLock { $0.isClosed = true }
+        available.signal()
+    }
+
+    private static func take(_ state: inout State, limit: Int) -> [Item] {
+        var items: [Item] = []
+        var count = 0
+        while let first = state.items.first {
+            let size = first.batch.operations.count
+            if let head = items.first, count + size > limit || head.batch.expected != first.batch.expected { break }
+            state.items.removeFirst()
+            state.operations -= size
+            state.bytes -= weight(first.batch)
+            count += size
+            items.append(first)
+        }
+        return items
+    }
+
+    private static func weight(_ batch: LaneBatch) -> Int { batch.operations.reduce(0) { $0 + $1.weight } }
+}

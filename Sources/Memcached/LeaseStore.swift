@@ -1,0 +1,25 @@
+// SPDX-License-Identifier: Apache-2.0
+
+/// Leases on chores that one worker of a host is to do. They spare work and exclude nobody who was paused: whatever is
+/// done under one must be harmless when it is done twice.
+package struct LeaseStore: Sendable {
+    private let control: ControlStore
+
+    package init(control: ControlStore) { self.control = control }
+
+    /// Takes the lease, or prolongs it; false while somebody else holds it.
+    /// - Parameters:
+    ///   - holder: names the worker; never the same for two.
+    ///   - timeToLive: whole seconds, by memcached's clock, which ticks once a second.
+    package func acquire(_ name: String, holder: String, timeToLive: Duration) async throws(ControlStore.Failure)
+        -> Bool
+    {
+        let key = "lease.\(name)"
+        let bytes = Array(holder.utf8)
+        guard let held = try await control.get(key) else {
+            return try await control.add(key, bytes, timeToLive: timeToLive)
+        }
+        guard held.bytes == bytes else { return false }
+        return try await control.compareAndSwap(key, bytes, token: held.token, timeToLive: timeToLive) == .stored
+    }
+}

@@ -1,0 +1,206 @@
+// SPDX-License-Identifier: Apache-2.0
+
+private import Dispatch
+package import HashRing
+internal import KeyValue
+
+/// Lists the stored keys of a host's memcached, by `lru_crawler metadump hash`. (`metadump all` and `stats cachedump` miss
+/// keys; only `hash` lists all that were there from its beginning to its end.)
+///
+/// memcached 1.6.18 holds a lock while it writes to a dump's reader, so the dump is drained at full speed into memory, on a
+/// thread of its own, and closed when nothing came for half a second: a slow reader would stop clients' requests.
+package struct MetadumpScanner: Sendable {
+    package struct Scan: Sendable {
+        /// Sorted by slot.
+        package let keys: KeyArena
+        /// The last slot that `keys` is complete for; nil where it is complete. Scan again for those behind it.
+        package let coveredThrough: Slot?
+    }
+
+    /// How long a dump may send nothing before it is given up.
+    private static let silenceMilliseconds = 500
+    /// How long to wait for another dump to end: memcached does one at a time and calls itself busy.
+    private static let busyTries = 200
+    private static let busyPause = Duration.milliseconds(50)
+
+    private let endpoint: MemcachedEndpoint
+    private let limits: (keys: Int, bytes: Int)
+
+    /// - Parameters:
+    ///   - keys, bytes: how much one scan hands on, roughly.
+    package init(_ endpoint: MemcachedEndpoint, keys: Int = Limits.scanKeys, bytes: Int = Limits.scanKeyBytes) {
+        self.endpoint = endpoint
+        self.limits = (keys, bytes)
+    }
+
+    /// The keys of those slots that the predicate takes.
+    package func scan(_ isWanted: @escaping @Sendable (Slot) -> Bool) async throws -> Scan {
+        for _ in 0..<MetadumpScanner.busyTries {
+            if let scan = try await dump(isWanted) { return scan }
+            try await Task.sleep(for: MetadumpScanner.busyPause)
+        }
+        throw MemcachedError.unavailable("memcached is busy with other dumps")
+    }
+
+    /// Nil where memcached is busy with another dump.
+    private func dump(_ isWanted: @escaping @Sendable (Slot) -> Bool) async throws -> Scan? {
+        let (endpoint, limits) = (endpoint, limits)
+        return try await withCheckedThrowingContinuation { continuation in
+            OwnThread.start(named: "scan") {
+                continuation.resume(with: Result { try MetadumpScanner.dump(endpoint, limits, isWanted) })
+            }
+        }
+    }
+
+    private static func dump(
+        _ endpoint: MemcachedEndpoint, _ limits: (keys: Int, bytes: Int), _ isWanted: (Slot) -> Bool
+    ) throws(MemcachedError) -> Scan? {
+        var connection = try TextConnection(endpoint, timeoutMilliseconds: silenceMilliseconds)
+        try connection.send("lru_crawler metadump hash\r\n".utf8)
+        var reader = MetadumpReader(
+            wanted: Slot.all.map(isWanted), maximumKeys: limits.keys, maximumBytes: limits.bytes)
+        while reader.state == .reading { try connection.receive { reader.take($0) } }
+        switch reader.state {
+        case .busy: return nil
+        case .failed(let line): throw .protocolViolation(line)
+        case .reading, .ended: return reader.sorted()
+        }
+    }
+}
+
+/// Takes in a dump, a piece at a time, cut anywhere.
+struct MetadumpReader {
+    enum State: Hashable {
+        case reading
+        case ended
+        case busy
+        case failed(String)
+    }
+
+    private(set) var state = State.reading
+    private let wanted: [Bool]
+    private let maximumKeys: Int
+    private let maximumBytes: Int
+    private var keys = KeyArena()
+    private var slots: [UInt16] = []
+    /// Keys of slots above this are left out, for there are too many.
+    private var lastSlot = UInt16(Slot.count - 1)
+    /// The beginning of a line whose end has not come.
+    private var rest: [UInt8] = []
+    private var decoded: [UInt8] = []
+
+    /// The longest line of a dump: a key of 250 bytes, each as three, and some numbers.
+    private static let lineBytes = 4096
+
+    init(wanted: [Bool], maximumKeys: Int, maximumBytes: Int) {
+        self.wanted = wanted
+        self.maximumKeys = maximumKeys
+        self.maximumBytes = maximumBytes
+    }
+
+    mutating func take(_ bytes: UnsafeRawBufferPointer) {
+        var start = 0
+        while start < bytes.count, state == .reading {
+            guard let end = bytes[start...].firstIndex(of: 0x0a) else {
+                rest.append(contentsOf: bytes[start...])
+                if rest.count > MetadumpReader.lineBytes { state = .failed("a line without end") }
+                return
+            }
+            if rest.isEmpty {
+                line(UnsafeRawBufferPointer(rebasing: bytes[start..<end]))
+            } else {
+                rest.append(contentsOf: bytes[start..<end])
+                let whole = rest
+                rest.removeAll(keepingCapacity: true)
+                whole.withUnsafeBytes { line($0) }
+            }
+            start = end + 1
+        }
+    }
+
+    private mutating func line(_ line: UnsafeRawBufferPointer) {
+        if line.starts(with: "key=".utf8) {
+            let name = line[4...].prefix { $0 != UInt8(ascii: " ") }
+            // Not a pair's (control keys), or one of the others.
+            guard name.first == UInt8(ascii: "d") else { return }
+            append(name)
+        } else if line.starts(with: "END".utf8) {
+            state = .ended
+        } else if line.starts(with: "BUSY".utf8) {
+            state = .busy
+        } else {
+            state = .failed(String(decoding: line.prefix(80), as: UTF8.self))
+        }
+    }
+
+    private mutating func append(_ name: Slice<UnsafeRawBufferPointer>) {
+        decoded.removeAll(keepingCapacity: true)
+        var index = name.startIndex
+        while index < name.endIndex {
+            let byte = name[index]
+            if byte == UInt8(ascii: "%"), index + 2 < name.endIndex, let high = hexValue(name[index + 1]),
+                let low = hexValue(name[index + 2])
+            {
+                decoded.append(high << 4 | low)
+                index += 3
+            } else {
+                decoded.append(byte)
+                index += 1
+            }
+        }
+        guard let slot = StoredKey.slot(of: decoded), slot.value <= lastSlot, wanted[Int(slot.value)],
+            StoredKey(stored: decoded) != nil
+        else { return }
+        keys.append(decoded)
+        slots.append(slot.value)
+        if keys.count > maximumKeys || keys.bytes.count > maximumBytes { leaveOutHighSlots() }
+    }
+
+    /// Halves what is held, whole slots at a time; at least one slot stays.
+    private mutating func leaveOutHighSlots() {
+        var counts = [Int](repeating: 0, count: Slot.count)
+        for slot in slots { counts[Int(slot)] += 1 }
+        var kept = 0
+        var last: UInt16?
+        for slot in 0..<Slot.count where counts[slot] > 0 {
+            if last != nil, kept + counts[slot] > slots.count / 2 { break }
+            kept += counts[slot]
+            last = UInt16(slot)
+        }
+        guard let last, last < lastSlot, kept < slots.count else { return }
+        lastSlot = last
+        var fewer = KeyArena()
+        var fewerSlots: [UInt16] = []
+        for (index, slot) in slots.enumerated() where slot <= last {
+            fewer.append(keys.bytes[keys.range(of: index)])
+            fewerSlots.append(slot)
+        }
+        (keys, slots) = (fewer, fewerSlots)
+    }
+
+    /// All that was taken in, by slot (a counting sort).
+    func sorted() -> MetadumpScanner.Scan {
+        var starts = [Int](repeating: 0, count: Slot.count + 1)
+        for slot in slots { starts[Int(slot) + 1] += 1 }
+        for slot in 0..<Slot.count { starts[slot + 1] += starts[slot] }
+        var order = [Int](repeating: 0, count: slots.count)
+        for (index, slot) in slots.enumerated() {
+            order[starts[Int(slot)]] = index
+            starts[Int(slot)] += 1
+        }
+        var result = KeyArena()
+        result.reserve(keys: slots.count, bytes: keys.bytes.count)
+        for index in order { result.append(keys.bytes[keys.range(of: index)]) }
+        let isComplete = lastSlot == UInt16(Slot.count - 1)
+        return MetadumpScanner.Scan(keys: result, coveredThrough: isComplete ? nil : Slot(Int(lastSlot)))
+    }
+
+    private func hexValue(_ byte: UInt8) -> UInt8? {
+        switch byte {
+        case 0x30...0x39: byte - 0x30
+        case 0x41...0x46: byte - 0x37
+        case 0x61...0x66: byte - 0x57
+        default: nil
+        }
+    }
+}
