@@ -71,7 +71,8 @@ package struct QuorumWrite: Hashable, Sendable {
         return .choose(after: versions.values.max() ?? .none)
     }
 
-    private mutating func receivedAcknowledgement(_ outcome: Outcome, of version: Version, from node: NodeID) -> Action {
+    private mutating func receivedAcknowledgement(_ outcome: Outcome, of version: Version, from node: NodeID) -> Action
+    {
         switch outcome {
         case .applied:
             acknowledged.insert(node)

@@ -62,7 +62,9 @@ package struct RingFile: Sendable {
         defer { close(file) }
         var offset = 0
         while offset < bytes.count {
-            let count = bytes.withUnsafeBytes { Glibc.write(file, $0.baseAddress?.advanced(by: offset), $0.count - offset) }
+            let count = bytes.withUnsafeBytes {
+                Glibc.write(file, $0.baseAddress?.advanced(by: offset), $0.count - offset)
+            }
             guard count > 0 else { throw RingFile.failure("write", path) }
             offset += count
         }

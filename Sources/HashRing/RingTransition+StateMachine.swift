@@ -77,7 +77,8 @@ package struct RingTransitionStateMachine: Sendable {
     /// The newest document; announced, or about to be.
     package private(set) var document: RingDocument
     private var phase: Phase
-    private let losers: Set<NodeID>
+    /// Whose word makes a document real.
+    package let losers: Set<NodeID>
     private let gainers: Set<NodeID>
     private var failingSince: [NodeID: Int64] = [:]
     private var phaseBegan: Int64
@@ -264,7 +265,9 @@ package struct RingTransitionStateMachine: Sendable {
                 return waiting.isEmpty ? finish(now: now) : []
             }
             if let actions = abortInsteadOfWaiting(for: node, failing: failing, reason, now: now) { return actions }
-            return [.run(job, on: node, under: document, afterMilliseconds: RingTransitionStateMachine.retryMilliseconds)]
+            return [
+                .run(job, on: node, under: document, afterMilliseconds: RingTransitionStateMachine.retryMilliseconds)
+            ]
         case .ended: return []
         }
     }

@@ -1,0 +1,66 @@
+// SPDX-License-Identifier: Apache-2.0
+
+package import HashRing
+package import KeyValue
+private import Memcached
+private import NIOCore
+
+extension Coordinator {
+    /// What becomes of another node's batch.
+    package enum Served: Sendable {
+        case answer(PeerBatchAnswer)
+        /// The two nodes' rings differ; nothing was done. This node's own document, if it has one.
+        case refused(RingDocument?)
+    }
+
+    /// Below the deadline of the node that asks, so that it hears why.
+    private static let serviceTime = TimeAmount.milliseconds(700)
+
+    /// Does another node's operations on this host's pairs, if both stand on the same document.
+    package func serve(_ batch: PeerBatch, completion: @escaping (Served) -> Void) {
+        clock.merge(batch.clock)
+        serve(batch, deadline: .now() + Coordinator.serviceTime, tries: 0, completion: completion)
+    }
+
+    private func serve(
+        _ batch: PeerBatch, deadline: NIODeadline, tries: Int, completion: @escaping (Served) -> Void
+    ) {
+        guard let view, let table = view.table, table.document.epoch == batch.epoch else {
+            return completion(.refused(self.view?.document))
+        }
+        let refusals = batch.operations.map { refusal(of: $0, view, table) }
+        let allowed = zip(batch.operations, refusals).filter { $0.1 == nil }.map(\.0)
+        guard !allowed.isEmpty else {
+            return completion(.answer(answer(view, refusals.map { .failed($0 ?? .staleRing) })))
+        }
+        local.submit(allowed, deadline: deadline) { outcomes, _ in
+            if outcomes.allSatisfy({ $0 == .failed(.staleRing) }) {
+                // This host has moved on since; once this worker has too, it can say what to.
+                guard tries < Limits.ringRetries else { return completion(.refused(self.view?.document)) }
+                if self.view?.stamp != view.stamp {
+                    return self.serve(batch, deadline: deadline, tries: tries + 1, completion: completion)
+                }
+                return self.park(until: deadline) { isLate in
+                    if isLate { return completion(.refused(self.view?.document)) }
+                    self.serve(batch, deadline: deadline, tries: tries + 1, completion: completion)
+                }
+            }
+            var remaining = outcomes[...]
+            let all = refusals.map { refusal in refusal.map { .failed($0) } ?? remaining.removeFirst() }
+            completion(.answer(self.answer(view, all)))
+        }
+    }
+
+    /// Why this node can't do the operation, though both sides stand on the same document.
+    private func refusal(of operation: Operation, _ view: RingView, _ table: RoutingTable) -> OperationFailure? {
+        let placement = table[operation.key.slot]
+        guard placement.involves(node) else { return .notApplied(.notOwner) }
+        if placement.isMoving, view.isFenced, case .read = operation { return .notApplied(.recovering) }
+        return nil
+    }
+
+    private func answer(_ view: RingView, _ outcomes: [Outcome]) -> PeerBatchAnswer {
+        PeerBatchAnswer(
+            epoch: view.stamp.epoch, generation: view.stamp.generation, clock: clock.reading, outcomes: outcomes)
+    }
+}

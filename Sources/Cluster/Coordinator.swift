@@ -1,0 +1,206 @@
+// SPDX-License-Identifier: Apache-2.0
+
+package import HashRing
+package import KeyValue
+package import Memcached
+package import NIOCore
+
+/// One operation over its replicas: finds out who holds the key, asks them, and follows the ring when it moves on.
+/// Belongs to one event loop; nothing here waits, locks or spawns.
+package final class Coordinator {
+    /// What the coordinator needs done away from the event loop.
+    package struct Hooks {
+        /// This host's memcached speaks of another ring, or of none: look again.
+        package var ringLooksStale: () -> Void = {}
+        /// Another node knows a newer ring.
+        package var heardOf: (RingDocument) -> Void = { _ in }
+        /// Another node knows an older ring, or none: tell it ours.
+        package var isBehind: (NodeID) -> Void = { _ in }
+        /// Nothing that began under an older ring is under way any more.
+        package var drained: () -> Void = {}
+    }
+
+    package let node: NodeID
+    package let loop: any EventLoop
+    package let clock: WorkerClock
+    package let local: LocalReplica
+    package var hooks = Hooks()
+    /// The ring that this worker acts on; nil while its host can't vouch for one.
+    package private(set) var view: RingView?
+
+    private let requestTime: TimeAmount
+    private var remotes: [NodeID: RemoteReplica] = [:]
+    /// The replica of each placement that one node holds alone, by the table's placement index.
+    private var soleReplicas: [(any Replica)?] = []
+    private var parked: [Parked] = []
+    private var isSweepScheduled = false
+
+    /// An operation that waits for the ring to be looked up.
+    private struct Parked {
+        let deadline: NIODeadline
+        /// Told whether the time is up.
+        let wake: (_ isLate: Bool) -> Void
+    }
+
+    /// What a replica keeps of the request's time for whoever asked it.
+    private static let answerTime = TimeAmount.milliseconds(60)
+    private static let parkedSweepInterval = TimeAmount.milliseconds(25)
+
+    /// - Parameter requestTime: after this a request has its answer, whatever it is.
+    package init(
+        node: NodeID, loop: any EventLoop, lanes: LaneGroup, clock: WorkerClock, requestTime: TimeAmount
+    ) {
+        self.node = node
+        self.loop = loop
+        self.clock = clock
+        self.requestTime = requestTime
+        self.local = LocalReplica(loop: loop, lanes: lanes)
+        local.onDrained = { [unowned self] in hooks.drained() }
+        local.onStale = { [unowned self] _ in hooks.ringLooksStale() }
+    }
+
+    // MARK: The ring
+
+    /// From now on acts on this view; nil serves nothing until there is another one.
+    package func adopt(_ view: RingView?) {
+        self.view = view
+        local.expect(view?.stamp)
+        soleReplicas = view?.table?.placements.map { $0.soleOwner.map(replica(for:)) } ?? []
+        let current = Set(view?.document.map { $0.members + $0.standbys } ?? [])
+        for (node, remote) in remotes where !current.contains(node) {
+            remote.close()
+            remotes[node] = nil
+        }
+        retryParked()
+        if local.oldestUnderway.map({ $0 >= (view?.stamp.epoch ?? .none) }) ?? true { hooks.drained() }
+    }
+
+    /// Lets every operation that waits for news of the ring try again.
+    package func retryParked() {
+        let ready = parked
+        parked = []
+        for operation in ready { operation.wake(false) }
+    }
+
+    private func replica(for node: NodeID) -> any Replica {
+        if node == self.node { return local }
+        if let remote = remotes[node] { return remote }
+        let remote = RemoteReplica(
+            node: node, loop: loop,
+            hooks: RemoteReplica.Hooks(
+                epoch: { [unowned self] in view?.table?.document.epoch },
+                clock: { [unowned self] in clock.reading },
+                merge: { [unowned self] in clock.merge($0) },
+                refused: { [unowned self] in refused(by: $0, $1) }))
+        remotes[node] = remote
+        return remote
+    }
+
+    private func refused(by node: NodeID, _ document: RingDocument?) {
+        guard let ours = view?.document else { return hooks.ringLooksStale() }
+        if let document, document.epoch > ours.epoch {
+            hooks.heardOf(document)
+        } else if (document?.epoch ?? .none) < ours.epoch {
+            hooks.isBehind(node)
+        }
+    }
+
+    // MARK: Operations
+
+    package func read(_ key: Key, completion: @escaping (Result<Envelope?, OperationFailure>) -> Void) {
+        ReadRun(
+            self, key.slot, StoredKey(key), deadline: .now() + requestTime - Coordinator.answerTime,
+            completion: completion
+        ).begin()
+    }
+
+    package func write(
+        _ key: StoredKey, _ envelope: Envelope, completion: @escaping (Result<Version, OperationFailure>) -> Void
+    ) {
+        WriteRun(
+            self, key, envelope, deadline: .now() + requestTime - Coordinator.answerTime, completion: completion
+        ).begin()
+    }
+
+    /// The pair in this node's memcached, whatever the ring says.
+    package func readHere(_ key: Key, completion: @escaping (Result<Envelope?, OperationFailure>) -> Void) {
+        local.submit([.read(StoredKey(key))], deadline: hereDeadline) { outcomes, _ in
+            switch outcomes.first {
+            case .record(let envelope): completion(.success(envelope))
+            case let outcome: completion(.failure(outcome.asFailure.asNotApplied))
+            }
+        }
+    }
+
+    /// Stores in this node's memcached, whatever the ring says.
+    package func writeHere(
+        _ key: StoredKey, _ envelope: Envelope, completion: @escaping (Result<Version, OperationFailure>) -> Void
+    ) {
+        local.submit([.stamp(key, envelope)], deadline: hereDeadline) { outcomes, _ in
+            switch outcomes.first {
+            case .stored(let version): completion(.success(version))
+            case let outcome: completion(.failure(outcome.asFailure))
+            }
+        }
+    }
+
+    private var hereDeadline: NIODeadline { .now() + requestTime - Coordinator.answerTime }
+
+    // MARK: For the runs
+
+    /// The replica that holds the slot alone; nil where more than one is to be asked.
+    func soleReplica(of slot: Slot, in table: RoutingTable) -> (any Replica)? {
+        soleReplicas[table.placementIndex(of: slot)]
+    }
+
+    func send(
+        _ operation: Operation, to node: NodeID, epoch: Epoch, deadline: NIODeadline, isMoving: Bool,
+        completion: @escaping (Outcome) -> Void
+    ) {
+        if node == self.node, isMoving, case .read = operation, view?.isFenced == true {
+            return completion(.failed(.notApplied(.recovering)))
+        }
+        replica(for: node).send(Leg(operation, epoch: epoch, deadline: deadline, completion: completion))
+    }
+
+    /// Calls back once there is news of the ring, or when the time is up.
+    func park(until deadline: NIODeadline, wake: @escaping (_ isLate: Bool) -> Void) {
+        guard parked.count < Limits.waitingOperations else { return wake(true) }
+        parked.append(Parked(deadline: deadline, wake: wake))
+        scheduleSweep()
+    }
+
+    private func scheduleSweep() {
+        guard !isSweepScheduled, !parked.isEmpty else { return }
+        isSweepScheduled = true
+        loop.assumeIsolated().scheduleTask(in: Coordinator.parkedSweepInterval) {
+            self.isSweepScheduled = false
+            let now = NIODeadline.now()
+            let late = self.parked.filter { $0.deadline <= now }
+            self.parked.removeAll { $0.deadline <= now }
+            for operation in late { operation.wake(true) }
+            self.scheduleSweep()
+        }
+    }
+}
+
+extension Outcome? {
+    /// What to say of an outcome that is not the one that was asked for.
+    var asFailure: OperationFailure {
+        switch self {
+        case .failed(.staleRing): .notApplied(.noRing)
+        case .failed(let failure): failure
+        default: .outcomeUnknown(.protocolViolation)
+        }
+    }
+}
+
+extension OperationFailure {
+    /// A read has no effect, whatever went wrong.
+    var asNotApplied: OperationFailure {
+        switch self {
+        case .outcomeUnknown(let reason): .notApplied(reason)
+        case .notApplied, .staleRing: self
+        }
+    }
+}

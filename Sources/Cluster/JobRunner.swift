@@ -1,0 +1,193 @@
+// SPDX-License-Identifier: Apache-2.0
+
+private import FoundationEssentials
+package import HashRing
+private import KeyValue
+package import Logging
+package import Memcached
+
+/// This host's part of a ring change, done by one of its workers: whichever is asked first. Its state is a control key in
+/// memcached, so that any worker can say how far it is, and go on from there when the one that did it is gone.
+package actor JobRunner {
+    package struct Dependencies: Sendable {
+        package let node: NodeID
+        package let control: ControlStore
+        package let keeper: RingKeeper
+        package let work: JobWork
+        package let logger: Logger
+        /// Starts something in the background; false where the worker is leaving.
+        package let start: @Sendable (_ work: @escaping @Sendable () async -> Void) -> Bool
+
+        package init(
+            node: NodeID, control: ControlStore, keeper: RingKeeper, work: JobWork, logger: Logger,
+            start: @escaping @Sendable (_ work: @escaping @Sendable () async -> Void) -> Bool
+        ) {
+            self.node = node
+            self.control = control
+            self.keeper = keeper
+            self.work = work
+            self.logger = logger
+            self.start = start
+        }
+    }
+
+    /// What memcached keeps of the job.
+    struct Record: Codable, Sendable {
+        let changeID: String
+        let job: RingTransitionStateMachine.Job
+        let epoch: Epoch
+        let generation: Generation
+        /// Names the run; a run whose record has another one's name is over.
+        let run: String
+        var state: PeerMessage.JobAnswer.State
+        var beatMilliseconds: Int64
+        var progress: JobProgress
+        var checkpoint: JobWork.Checkpoint?
+        var report: RingTransitionStateMachine.JobReport?
+        var error: String?
+
+        func isSame(_ request: PeerMessage.JobRequest) -> Bool {
+            changeID == request.changeID && job == request.job && epoch == request.document.epoch
+        }
+    }
+
+    private static let key = "job"
+    /// A run that has not written for this long is taken over.
+    private static let silenceMilliseconds: Int64 = 1500
+    private static let beatInterval = Duration.milliseconds(200)
+
+    private let with: Dependencies
+
+    package init(_ dependencies: Dependencies) { self.with = dependencies }
+
+    /// This host's latest job, for `/status`.
+    package func latest() async -> (job: String, state: String, progress: JobProgress)? {
+        guard let (record, _) = try? await read() else { return nil }
+        return (record.job.rawValue, record.state.rawValue, record.progress)
+    }
+
+    /// Starts the job unless it runs, or is done; says how far it is.
+    package func request(_ request: PeerMessage.JobRequest) async throws -> PeerMessage.JobAnswer {
+        let (document, generation) = try await with.keeper.current()
+        guard let document, document.epoch == request.document.epoch else {
+            return PeerMessage.JobAnswer(state: .overtaken, progress: JobProgress())
+        }
+        let held = try await read()
+        var checkpoint: JobWork.Checkpoint?
+        if let (record, _) = held, record.isSame(request), record.generation == generation {
+            switch record.state {
+            case .done, .overtaken: return answer(record)
+            case .running where nowMilliseconds() - record.beatMilliseconds < JobRunner.silenceMilliseconds:
+                return answer(record)
+            case .failed where nowMilliseconds() - record.beatMilliseconds < 200: return answer(record)
+            case .running, .failed: checkpoint = record.checkpoint
+            }
+        }
+        let record = Record(
+            changeID: request.changeID, job: request.job, epoch: document.epoch, generation: generation,
+            run: String(UInt64.random(in: .min ... .max), radix: 16), state: .running,
+            beatMilliseconds: nowMilliseconds(), progress: JobProgress(), checkpoint: checkpoint)
+        guard try await write(record, replacing: held?.token) else {
+            // Another worker was quicker.
+            return PeerMessage.JobAnswer(state: .running, progress: JobProgress())
+        }
+        let isStarted = with.start { [self] in await run(record, document) }
+        if !isStarted {
+            return PeerMessage.JobAnswer(state: .failed, progress: JobProgress(), error: "this worker is leaving")
+        }
+        return answer(record)
+    }
+
+    private func answer(_ record: Record) -> PeerMessage.JobAnswer {
+        PeerMessage.JobAnswer(
+            state: record.state, progress: record.progress, report: record.report, error: record.error)
+    }
+
+    private func run(_ initial: Record, _ document: RingDocument) async {
+        let started = ContinuousClock.now
+        let tally = JobWork.Tally(checkpoint: initial.checkpoint)
+        let outcome = await withTaskGroup(of: Result<RingTransitionStateMachine.JobReport, any Error>?.self) { group in
+            group.addTask { [with] in
+                do {
+                    return .success(
+                        try await with.work.perform(initial.job, document, generation: initial.generation, tally))
+                } catch {
+                    return .failure(error)
+                }
+            }
+            group.addTask { [self] in
+                while !Task.isCancelled {
+                    do {
+                        try await Task.sleep(for: JobRunner.beatInterval)
+                    } catch {
+                        return nil
+                    }
+                    var record = initial
+                    await tally.fill(&record, seconds: Self.seconds(since: started))
+                    record.beatMilliseconds = nowMilliseconds()
+                    // Whoever took the job over has written its own name.
+                    guard (try? await update(record)) ?? true else { return .failure(JobWork.Failure.takenOver) }
+                }
+                return nil
+            }
+            var outcome: Result<RingTransitionStateMachine.JobReport, any Error>?
+            while outcome == nil, let next = await group.next() { outcome = next }
+            group.cancelAll()
+            return outcome
+        }
+        var record = initial
+        await tally.fill(&record, seconds: Self.seconds(since: started))
+        record.beatMilliseconds = nowMilliseconds()
+        switch outcome {
+        case .success(let report):
+            record.state = .done
+            record.report = report
+            with.logger.info(
+                "this node's part is done",
+                metadata: [
+                    "ring.job": "\(initial.job.rawValue)", "ring.change": "\(initial.changeID)",
+                    "pairs.done": "\(record.progress.pairsDone)", "pairs.moved": "\(record.progress.pairsMoved)",
+                    "seconds": "\(record.progress.seconds)",
+                ])
+        case .failure(JobWork.Failure.takenOver): return
+        case .failure(let error):
+            record.state = .failed
+            record.error = "\(error)"
+            with.logger.warning(
+                "this node's part failed and will be tried again",
+                metadata: ["ring.job": "\(initial.job.rawValue)", "error": "\(error)"])
+        case nil: return
+        }
+        _ = try? await update(record)
+    }
+
+    private static func seconds(since start: ContinuousClock.Instant) -> Double {
+        let elapsed = (ContinuousClock.now - start).components
+        return Double(elapsed.seconds) + Double(elapsed.attoseconds / 1_000_000_000_000_000) / 1000
+    }
+
+    // MARK: The record
+
+    private func read() async throws -> (record: Record, token: UInt64)? {
+        guard let value = try await with.control.get(JobRunner.key),
+            let record = try? JSONDecoder().decode(Record.self, from: Data(value.bytes))
+        else { return nil }
+        return (record, value.token)
+    }
+
+    private func write(_ record: Record, replacing token: UInt64?) async throws -> Bool {
+        let bytes = Array(try JSONEncoder().encode(record))
+        guard let token else { return try await with.control.add(JobRunner.key, bytes) }
+        if case .stored = try await with.control.compareAndSwap(JobRunner.key, bytes, token: token) { return true }
+        return false
+    }
+
+    /// - Returns: false once another run has the record.
+    private func update(_ record: Record) async throws -> Bool {
+        guard let (held, token) = try await read(), held.run == record.run else { return false }
+        return try await write(record, replacing: token)
+    }
+
+    /// Monotonic, and the same for all processes of this host.
+    private nonisolated func nowMilliseconds() -> Int64 { JobWork.monotonicMilliseconds() }
+}

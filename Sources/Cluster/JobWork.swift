@@ -1,0 +1,370 @@
+// SPDX-License-Identifier: Apache-2.0
+
+private import Glibc
+package import HashRing
+package import KeyValue
+package import Memcached
+package import NIOCore
+
+/// What the jobs of a ring change do: copy, verify, clean. All of it may be done twice without harm.
+package struct JobWork: Sendable {
+    package enum Failure: Error, Sendable {
+        case takenOver
+        /// The ring, or this host's memory, is no longer the one that the job began with.
+        case overtaken
+        /// A gaining node's memory was lost on the way.
+        case gainerForgot(NodeID)
+        case local(OperationFailure)
+        case remote(NodeID, OperationFailure)
+        case unexpected(String)
+    }
+
+    /// Up to where a run had come, for the one that takes over: all pairs of the slots up to this one are done, on these
+    /// memories.
+    package struct Checkpoint: Codable, Sendable, Hashable {
+        package let slot: UInt16
+        package let gainers: [RingTransition.Fence]
+    }
+
+    /// Counts while the work goes on.
+    actor Tally {
+        private var progress = JobProgress()
+        private(set) var checkpoint: Checkpoint?
+
+        init(checkpoint: Checkpoint?) { self.checkpoint = checkpoint }
+
+        func found(_ pairs: Int) { progress.pairsFound += pairs }
+
+        func done(pairs: Int, moved: Int, bytes: Int) {
+            progress.pairsDone += pairs
+            progress.pairsMoved += moved
+            progress.bytesMoved += bytes
+        }
+
+        func reached(_ checkpoint: Checkpoint) { self.checkpoint = checkpoint }
+
+        func fill(_ record: inout JobRunner.Record, seconds: Double) {
+            record.progress = progress
+            record.progress.seconds = seconds
+            record.checkpoint = checkpoint
+        }
+    }
+
+    private static let localTime = TimeAmount.seconds(2)
+    private static let remoteTime = TimeAmount.seconds(2)
+
+    private let node: NodeID
+    private let loop: any EventLoop
+    private let coordinator: NIOLoopBound<Coordinator>
+    private let scanner: MetadumpScanner
+    private let bulkDelete: BulkDelete
+    private let peers: PeerCaller
+    private let clock: WorkerClock
+    private let failpoints: Failpoints
+
+    package init(
+        coordinator: NIOLoopBound<Coordinator>, node: NodeID, loop: any EventLoop, scanner: MetadumpScanner,
+        bulkDelete: BulkDelete, peers: PeerCaller, clock: WorkerClock, failpoints: Failpoints
+    ) {
+        self.node = node
+        self.loop = loop
+        self.coordinator = coordinator
+        self.scanner = scanner
+        self.bulkDelete = bulkDelete
+        self.peers = peers
+        self.clock = clock
+        self.failpoints = failpoints
+    }
+
+    static func monotonicMilliseconds() -> Int64 {
+        var time = timespec()
+        clock_gettime(CLOCK_MONOTONIC, &time)
+        return Int64(time.tv_sec) * 1000 + Int64(time.tv_nsec) / 1_000_000
+    }
+
+    func perform(
+        _ job: RingTransitionStateMachine.Job, _ document: RingDocument, generation: Generation, _ tally: Tally
+    ) async throws -> RingTransitionStateMachine.JobReport {
+        let stamp = HostStamp(epoch: document.epoch, generation: generation)
+        switch job {
+        case .clean:
+            try await clean(document, stamp, tally)
+            return .init(generation: generation, gainers: [])
+        case .copy, .verify:
+            guard let transition = document.transition else { throw Failure.overtaken }
+            let plan = MovePlan(transition, replicas: document.replicas)
+            let gainers = try await stream(job, plan, stamp, tally)
+            return .init(generation: generation, gainers: gainers)
+        }
+    }
+
+    // MARK: Copy and verify
+
+    /// Sends what gainers lack; returns the memories on which they hold it now.
+    private func stream(
+        _ job: RingTransitionStateMachine.Job, _ plan: MovePlan, _ stamp: HostStamp, _ tally: Tally
+    ) async throws -> [RingTransition.Fence] {
+        let gainers = Set(plan.moves.filter { $0.losers.contains(node) }.flatMap(\.gainers)).sorted()
+        let memories = try await generations(of: gainers, stamp)
+        var lowest = 0
+        if let checkpoint = await tally.checkpoint, checkpoint.gainers == memories { lowest = Int(checkpoint.slot) + 1 }
+        let moving = Set(plan.moves.filter { $0.losers.contains(node) }.flatMap { $0.slots })
+        while lowest < Slot.count {
+            let from = UInt16(lowest)
+            let scan = try await scanner.scan { $0.value >= from && moving.contains($0.value) }
+            await tally.found(scan.keys.count)
+            try await stream(job, scan.keys, plan, stamp, memories, tally)
+            guard let last = scan.coveredThrough else { break }
+            lowest = Int(last.value) + 1
+        }
+        guard try await generations(of: gainers, stamp) == memories else { throw Failure.overtaken }
+        return memories
+    }
+
+    /// One pass over scanned keys, a window of batches at a time.
+    private func stream(
+        _ job: RingTransitionStateMachine.Job, _ keys: KeyArena, _ plan: MovePlan, _ stamp: HostStamp,
+        _ memories: [RingTransition.Fence], _ tally: Tally
+    ) async throws {
+        try await withThrowingTaskGroup(of: Int.self) { group in
+            var next = 0
+            var underway: Set<Int> = []
+            func begin(_ start: Int) {
+                let end = min(start + Limits.handoffBatchPairs, keys.count)
+                underway.insert(start)
+                group.addTask {
+                    let batch = (start..<end).map { keys[$0] }
+                    try await self.stream(job, batch, plan, stamp, memories, tally)
+                    return start
+                }
+            }
+            while next < keys.count, underway.count < Limits.handoffWindow {
+                begin(next)
+                next += Limits.handoffBatchPairs
+            }
+            while let finished = try await group.next() {
+                underway.remove(finished)
+                // All before the oldest batch under way is done; its first slot may be half done.
+                let oldest = underway.min() ?? min(next, keys.count)
+                if oldest > 0 {
+                    let reached =
+                        oldest < keys.count ? Int(keys[oldest].slot.value) - 1 : Int(keys[oldest - 1].slot.value)
+                    if reached >= 0 { await tally.reached(Checkpoint(slot: UInt16(reached), gainers: memories)) }
+                }
+                if next < keys.count {
+                    begin(next)
+                    next += Limits.handoffBatchPairs
+                }
+            }
+        }
+    }
+
+    private func stream(
+        _ job: RingTransitionStateMachine.Job, _ keys: [StoredKey], _ plan: MovePlan, _ stamp: HostStamp,
+        _ memories: [RingTransition.Fence], _ tally: Tally
+    ) async throws {
+        var lacking: [(key: StoredKey, gainers: [NodeID])] = keys.map { ($0, plan.gainers(of: $0.slot, from: node)) }
+        if job == .verify { lacking = try await self.lacking(lacking, stamp, memories) }
+        let gainersOf = Dictionary(lacking.map { ($0.key, $0.gainers) }, uniquingKeysWith: { first, _ in first })
+        var bytes = 0
+        try await forEachRecord(of: lacking.map(\.key), stamp) { records in
+            var batches: [NodeID: [Operation]] = [:]
+            for (key, record) in records {
+                bytes += record.buffer.readableBytes
+                for gainer in gainersOf[key] ?? [] { batches[gainer, default: []].append(.apply(key, record)) }
+            }
+            for (gainer, operations) in batches {
+                for outcome in try await send(operations, to: gainer, stamp, memories) {
+                    guard case .applied = outcome else { throw Failure.remote(gainer, Optional(outcome).asFailure) }
+                }
+            }
+        }
+        try await failpoints.hit("ring.job.\(job.rawValue).batch")
+        await tally.done(pairs: keys.count, moved: lacking.count, bytes: bytes)
+    }
+
+    /// Those of which some gainer has an older version, or none.
+    private func lacking(
+        _ entries: [(key: StoredKey, gainers: [NodeID])], _ stamp: HostStamp, _ memories: [RingTransition.Fence]
+    ) async throws -> [(key: StoredKey, gainers: [NodeID])] {
+        let outcomes = try await here(entries.map { .readVersion($0.key) }, stamp)
+        var versions: [StoredKey: Version] = [:]
+        for (entry, outcome) in zip(entries, outcomes) {
+            guard case .version(let version) = outcome else { throw Failure.local(Optional(outcome).asFailure) }
+            versions[entry.key] = version
+        }
+        var lacking: [StoredKey: [NodeID]] = [:]
+        for gainer in Set(entries.flatMap(\.gainers)) {
+            let asked = entries.filter { $0.gainers.contains(gainer) }.map(\.key)
+            let answers = try await send(asked.map { .readVersion($0) }, to: gainer, stamp, memories)
+            for (key, answer) in zip(asked, answers) {
+                guard case .version(let theirs) = answer else {
+                    throw Failure.remote(gainer, Optional(answer).asFailure)
+                }
+                if theirs < versions[key] ?? .none { lacking[key, default: []].append(gainer) }
+            }
+        }
+        return entries.compactMap { entry in lacking[entry.key].map { (entry.key, $0) } }
+    }
+
+    private func generations(of gainers: [NodeID], _ stamp: HostStamp) async throws -> [RingTransition.Fence] {
+        var memories: [RingTransition.Fence] = []
+        for gainer in gainers {
+            let answer = try await peers.batch(
+                gainer, PeerBatch(epoch: stamp.epoch, clock: clock.reading, operations: []),
+                timeout: JobWork.remoteTime)
+            memories.append(RingTransition.Fence(node: gainer, generation: answer.generation))
+        }
+        return memories
+    }
+
+    private func send(
+        _ operations: [Operation], to gainer: NodeID, _ stamp: HostStamp, _ memories: [RingTransition.Fence]
+    ) async throws -> [Outcome] {
+        guard !operations.isEmpty else { return [] }
+        let answer = try await peers.batch(
+            gainer, PeerBatch(epoch: stamp.epoch, clock: clock.reading, operations: operations),
+            timeout: JobWork.remoteTime)
+        guard memories.contains(.init(node: gainer, generation: answer.generation)) else {
+            throw Failure.gainerForgot(gainer)
+        }
+        guard answer.outcomes.count == operations.count else { throw Failure.unexpected("answers are missing") }
+        return answer.outcomes
+    }
+
+    // MARK: Clean
+
+    private func clean(_ document: RingDocument, _ stamp: HostStamp, _ tally: Tally) async throws {
+        let table = RoutingTable(document)
+        let foreign = Set(Slot.all.filter { !table[$0].involves(node) }.map(\.value))
+        var lowest = 0
+        while lowest < Slot.count, !foreign.isEmpty {
+            let from = UInt16(lowest)
+            let scan = try await scanner.scan { $0.value >= from && foreign.contains($0.value) }
+            await tally.found(scan.keys.count)
+            try await delete(scan.keys, stamp, tally)
+            guard let last = scan.coveredThrough else { break }
+            lowest = Int(last.value) + 1
+        }
+    }
+
+    /// Deletes while this host stands on the stamp: each chunk counts as an operation of its epoch, so that no newer
+    /// document is adopted in the middle of it.
+    private func delete(_ keys: KeyArena, _ stamp: HostStamp, _ tally: Tally) async throws {
+        var start = 0
+        while start < keys.count {
+            let end = min(start + Limits.handoffBatchPairs * 4, keys.count)
+            try await whileStanding(on: stamp) { try await bulkDelete.delete(keys, in: start..<end) }
+            try await failpoints.hit("ring.job.clean.batch")
+            await tally.done(pairs: end - start, moved: end - start, bytes: 0)
+            start = end
+        }
+    }
+
+    /// Drops every pair of this host; returns how many.
+    package func clear() async throws -> Int {
+        let stamp = try await loop.submit { coordinator.value.view?.stamp }.get()
+        guard let stamp else { throw Failure.overtaken }
+        let tally = Tally(checkpoint: nil)
+        var count = 0
+        var lowest = 0
+        while lowest < Slot.count {
+            let from = UInt16(lowest)
+            let scan = try await scanner.scan { $0.value >= from }
+            try await delete(scan.keys, stamp, tally)
+            count += scan.keys.count
+            guard let last = scan.coveredThrough else { break }
+            lowest = Int(last.value) + 1
+        }
+        return count
+    }
+
+    /// Hands on every pair of this host, tombstones excepted, in batches.
+    package func forEachPair(
+        _ body: @Sendable ([(key: Key, value: ByteBuffer)]) async throws -> Void
+    ) async throws {
+        let stamp = try await loop.submit { coordinator.value.view?.stamp }.get()
+        guard let stamp else { throw Failure.overtaken }
+        var lowest = 0
+        while lowest < Slot.count {
+            let from = UInt16(lowest)
+            let scan = try await scanner.scan { $0.value >= from }
+            var start = 0
+            while start < scan.keys.count {
+                let end = min(start + Limits.handoffBatchPairs, scan.keys.count)
+                try await forEachRecord(of: (start..<end).map { scan.keys[$0] }, stamp) { records in
+                    try await body(
+                        records.compactMap { key, record in
+                            guard !record.isTombstone,
+                                let name = record.keyInside.flatMap({ Key(Array($0.readableBytesView)) })
+                                    ?? key.clientKey
+                            else { return nil }
+                            return (name, record.value)
+                        })
+                }
+                start = end
+            }
+            guard let last = scan.coveredThrough else { break }
+            lowest = Int(last.value) + 1
+        }
+    }
+
+    // MARK: This host's pairs
+
+    /// Reads these pairs, few at a time where they are large; those that are gone since the scan are left out.
+    private func forEachRecord(
+        of keys: [StoredKey], _ stamp: HostStamp, _ body: ([(key: StoredKey, record: Envelope)]) async throws -> Void
+    ) async throws {
+        var start = 0
+        var count = 16
+        while start < keys.count {
+            let slice = keys[start..<min(start + count, keys.count)]
+            var records: [(key: StoredKey, record: Envelope)] = []
+            var bytes = 0
+            for (key, outcome) in zip(slice, try await here(slice.map { .read($0) }, stamp)) {
+                guard case .record(let record) = outcome else { throw Failure.local(Optional(outcome).asFailure) }
+                guard let record else { continue }
+                bytes += record.buffer.readableBytes
+                records.append((key, record))
+            }
+            try await body(records)
+            start += slice.count
+            let average = max(bytes / max(records.count, 1), 1)
+            count = min(max(Limits.handoffBatchBytes / average, 1), Limits.handoffBatchPairs)
+        }
+    }
+
+    private func here(_ operations: [Operation], _ stamp: HostStamp) async throws -> [Outcome] {
+        guard !operations.isEmpty else { return [] }
+        return try await loop.flatSubmit {
+            let promise = loop.makePromise(of: [Outcome].self)
+            let coordinator = coordinator.value
+            if coordinator.view?.stamp == stamp {
+                coordinator.local.submit(operations, deadline: .now() + JobWork.localTime) { outcomes, _ in
+                    promise.succeed(outcomes)
+                }
+            } else {
+                promise.fail(Failure.overtaken)
+            }
+            return promise.futureResult
+        }.get()
+    }
+
+    private func whileStanding(on stamp: HostStamp, _ body: () async throws -> Void) async throws {
+        let isStanding = try await loop.submit {
+            guard coordinator.value.view?.stamp == stamp else { return false }
+            coordinator.value.local.begin(stamp.epoch)
+            return true
+        }.get()
+        guard isStanding else { throw Failure.overtaken }
+        let result: Result<Void, any Error>
+        do {
+            try await body()
+            result = .success(())
+        } catch {
+            result = .failure(error)
+        }
+        try await loop.submit { coordinator.value.local.end(stamp.epoch) }.get()
+        try result.get()
+    }
+}

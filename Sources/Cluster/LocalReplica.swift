@@ -1,0 +1,128 @@
+// SPDX-License-Identifier: Apache-2.0
+
+package import HashRing
+internal import KeyValue
+package import Memcached
+package import NIOCore
+
+/// This host's pairs, through the worker's lanes. Belongs to one event loop.
+///
+/// It counts what is under way by epoch: a host may say that it stands on a new document only when nothing is left that
+/// began under an older one.
+package final class LocalReplica: Replica {
+    private let loop: any EventLoop
+    private let lanes: LaneGroup
+    /// What memcached must say of itself for a batch to be served.
+    private var expected: HostStamp?
+    private var waiting: [Leg] = []
+    private var isFlushScheduled = false
+    private var underway: [Epoch: Int] = [:]
+    /// Called when the last operation of an epoch is done, and when memcached turned out to say something else.
+    var onDrained: () -> Void = {}
+    var onStale: (HostStamp?) -> Void = { _ in }
+
+    package init(loop: any EventLoop, lanes: LaneGroup) {
+        self.loop = loop
+        self.lanes = lanes
+    }
+
+    /// The oldest epoch that something under way began in; nil where nothing is.
+    package var oldestUnderway: Epoch? { underway.keys.min() }
+
+    /// From now on serves under this stamp; nil serves nothing. What was handed over already goes under the old one.
+    func expect(_ stamp: HostStamp?) {
+        flush()
+        expected = stamp
+    }
+
+    package func send(_ leg: Leg) {
+        waiting.append(leg)
+        guard !isFlushScheduled else { return }
+        isFlushScheduled = true
+        loop.assumeIsolated().execute {
+            self.isFlushScheduled = false
+            self.flush()
+        }
+    }
+
+    private func flush() {
+        guard !waiting.isEmpty else { return }
+        let legs = waiting
+        waiting.removeAll(keepingCapacity: true)
+        submit(legs.map(\.operation), deadline: legs.map(\.deadline).min() ?? .now()) { outcomes, _ in
+            for (leg, outcome) in zip(legs, outcomes) { leg.completion(outcome) }
+        }
+    }
+
+    /// A batch that stays together: another node's, or one of a hand-off.
+    /// - Parameter completion: outcomes in the operations' order, and the stamp under which they were done.
+    func submit(
+        _ operations: [Operation], deadline: NIODeadline, completion: @escaping ([Outcome], HostStamp?) -> Void
+    ) {
+        guard let expected else {
+            completion(operations.map { _ in .failed(.staleRing) }, nil)
+            return
+        }
+        begin(expected.epoch)
+        let flight = Flight(operations: operations, completion: completion)
+        let bound = NIOLoopBound((replica: self, flight: flight), eventLoop: loop)
+        let ticket = lanes.submit(
+            LaneBatch(operations: operations, expected: expected, deadline: deadline), on: loop
+        ) { result in
+            let (replica, flight) = bound.value
+            replica.finish(expected, flight, result)
+        }
+        flight.timeout = loop.assumeIsolated().scheduleTask(deadline: deadline + .milliseconds(20)) {
+            self.giveUp(flight, ticket)
+        }
+    }
+
+    private func finish(_ expected: HostStamp, _ flight: Flight, _ result: LaneBatchResult) {
+        flight.timeout?.cancel()
+        if result.outcomes.contains(.failed(.staleRing)) { onStale(result.host) }
+        flight.complete(result.outcomes, result.host)
+        end(expected.epoch)
+    }
+
+    /// The lane is late. The batch stays under way until the lane is done with it, but nobody waits for it any longer.
+    private func giveUp(_ flight: Flight, _ ticket: LaneTicket) {
+        let isUntouched = lanes.cancel(ticket)
+        flight.complete(
+            flight.operations.map { operation in
+                .failed(
+                    isUntouched || !operation.isWrite
+                        ? .notApplied(.memcachedUnavailable) : .outcomeUnknown(.memcachedUnavailable))
+            }, nil)
+    }
+
+    /// Counts something that acts on this host's pairs by another way, until `end` is called with the same epoch.
+    func begin(_ epoch: Epoch) { underway[epoch, default: 0] += 1 }
+
+    func end(_ epoch: Epoch) {
+        guard let count = underway[epoch] else { preconditionFailure("every end has its begin") }
+        if count > 1 {
+            underway[epoch] = count - 1
+        } else {
+            underway[epoch] = nil
+            if epoch != expected?.epoch { onDrained() }
+        }
+    }
+
+    /// A batch in the lanes, and who waits for it; nobody, once it was given up.
+    private final class Flight {
+        let operations: [Operation]
+        var completion: (([Outcome], HostStamp?) -> Void)?
+        var timeout: Scheduled<Void>?
+
+        init(operations: [Operation], completion: @escaping ([Outcome], HostStamp?) -> Void) {
+            self.operations = operations
+            self.completion = completion
+        }
+
+        func complete(_ outcomes: [Outcome], _ host: HostStamp?) {
+            let completion = completion
+            self.completion = nil
+            completion?(outcomes, host)
+        }
+    }
+}

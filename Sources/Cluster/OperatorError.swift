@@ -1,0 +1,21 @@
+// SPDX-License-Identifier: Apache-2.0
+
+package import HashRing
+
+/// Why an operator's request was not done.
+package enum OperatorError: Error, Sendable {
+    /// The ring does not allow it; nothing was changed.
+    case refused(RingChangeError)
+    /// Another change is under way.
+    case busy(String)
+    /// There is no change to abort, or it is past the point of return.
+    case nothingToAbort(String)
+    /// The change was given up and undone.
+    case aborted(String)
+    /// This node has no ring.
+    case noRing
+    /// A node that is needed did not answer; nothing was changed.
+    case unreachable(String)
+    /// It goes on, but this node can't say how it ends.
+    case unknown(String)
+}

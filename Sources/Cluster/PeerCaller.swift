@@ -1,0 +1,132 @@
+// SPDX-License-Identifier: Apache-2.0
+
+private import FoundationEssentials
+package import HashRing
+package import KeyValue
+package import NIOCore
+
+/// Calls to other nodes for the control plane: JSON to `/peer/<name>`, and batches of a hand-off. Its connections are kept
+/// alive and are not shared with clients' requests, which never wait behind them.
+package struct PeerCaller: Sendable {
+    /// Why a call has no answer.
+    package enum Failure: Error, Sendable, CustomStringConvertible {
+        case unreachable(NodeID, reason: String)
+        case refused(NodeID, status: Int, text: String)
+        /// The other side's ring differs from the sender's.
+        case staleRing(NodeID, RingDocument?)
+
+        package var description: String {
+            switch self {
+            case .unreachable(let node, let reason): "\(node) does not answer: \(reason)"
+            case .refused(let node, let status, let text): "\(node) answered \(status): \(text)"
+            case .staleRing(let node, let document):
+                "\(node) stands on epoch \(document?.epoch ?? .none)"
+            }
+        }
+    }
+
+    private let loop: any EventLoop
+    private let pool: NIOLoopBound<Pool>
+
+    private static let connectTimeout = TimeAmount.milliseconds(500)
+
+    /// Must be made on the loop.
+    package init(loop: any EventLoop) {
+        self.loop = loop
+        self.pool = NIOLoopBound(Pool(), eventLoop: loop)
+    }
+
+    /// Sends `request` to `/peer/<name>` and reads the answer.
+    package func call<Request: Encodable & Sendable, Answer: Decodable & Sendable>(
+        _ node: NodeID, _ name: String, _ request: Request, timeout: TimeAmount, as answer: Answer.Type = Answer.self
+    ) async throws -> Answer {
+        let body = ByteBuffer(bytes: try JSONEncoder().encode(request))
+        let reply = try await post(node, "/peer/" + name, "application/json", body, timeout)
+        guard reply.status == 200 else {
+            throw Failure.refused(node, status: reply.status, text: String(buffer: reply.body))
+        }
+        do {
+            return try JSONDecoder().decode(Answer.self, from: Data(reply.body.readableBytesView))
+        } catch {
+            throw Failure.refused(node, status: reply.status, text: "an answer that can't be read: \(error)")
+        }
+    }
+
+    /// Sends a batch of operations of a hand-off.
+    package func batch(_ node: NodeID, _ batch: PeerBatch, timeout: TimeAmount) async throws -> PeerBatchAnswer {
+        var body = ByteBuffer()
+        PeerBatchCodec.encode(batch, into: &body)
+        let reply = try await post(node, RemoteReplica.path, RemoteReplica.contentType, body, timeout)
+        switch reply.status {
+        case 200:
+            var body = reply.body
+            do {
+                return try PeerBatchCodec.decodeAnswer(&body)
+            } catch {
+                throw Failure.refused(node, status: 200, text: "an answer that can't be read: \(error)")
+            }
+        case 409:
+            let document = try? JSONDecoder().decode(RingDocument.self, from: Data(reply.body.readableBytesView))
+            throw Failure.staleRing(node, document)
+        default: throw Failure.refused(node, status: reply.status, text: String(buffer: reply.body))
+        }
+    }
+
+    private func post(
+        _ node: NodeID, _ path: String, _ contentType: String, _ body: ByteBuffer, _ timeout: TimeAmount
+    ) async throws -> PeerConnection.Answer {
+        try await loop.flatSubmit {
+            let promise = loop.makePromise(of: PeerConnection.Answer.self)
+            pool.value.post(node, path, contentType, body, deadline: .now() + timeout, on: loop) { result in
+                switch result {
+                case .success(let answer): promise.succeed(answer)
+                case .failure(let failure): promise.fail(Failure.unreachable(node, reason: failure.reason))
+                }
+            }
+            return promise.futureResult
+        }.get()
+    }
+
+    /// Idle connections by node.
+    private final class Pool {
+        private var idle: [NodeID: [PeerConnection]] = [:]
+        private static let idlePerNode = 8
+
+        func post(
+            _ node: NodeID, _ path: String, _ contentType: String, _ body: ByteBuffer, deadline: NIODeadline,
+            on loop: any EventLoop,
+            completion: @escaping (Result<PeerConnection.Answer, PeerConnection.Failure>) -> Void
+        ) {
+            while let connection = idle[node]?.popLast() {
+                guard connection.isUsable else { continue }
+                return send(connection, node, path, contentType, body, deadline, completion)
+            }
+            PeerConnection.connect(
+                to: node, on: loop, timeout: PeerCaller.connectTimeout, bodyLimit: Limits.peerBodyBytes
+            ) { result in
+                switch result {
+                case .success(let connection):
+                    self.send(connection, node, path, contentType, body, deadline, completion)
+                case .failure(let failure): completion(.failure(failure))
+                }
+            }
+        }
+
+        private func send(
+            _ connection: PeerConnection, _ node: NodeID, _ path: String, _ contentType: String, _ body: ByteBuffer,
+            _ deadline: NIODeadline,
+            _ completion: @escaping (Result<PeerConnection.Answer, PeerConnection.Failure>) -> Void
+        ) {
+            connection.post(path, contentType: contentType, body: body, deadline: deadline) { result in
+                if connection.isUsable {
+                    if self.idle[node, default: []].count < Pool.idlePerNode {
+                        self.idle[node, default: []].append(connection)
+                    } else {
+                        connection.close()
+                    }
+                }
+                completion(result)
+            }
+        }
+    }
+}

@@ -1,0 +1,175 @@
+// SPDX-License-Identifier: Apache-2.0
+
+package import HashRing
+package import NIOCore
+private import NIOHTTP1
+private import NIOPosix
+
+/// One connection to another node, one request at a time, kept alive in between. Belongs to one event loop.
+package final class PeerConnection {
+    /// A whole answer.
+    package struct Answer: Sendable {
+        package let status: Int
+        package let body: ByteBuffer
+    }
+
+    /// Why there is no answer.
+    package struct Failure: Error, Sendable {
+        /// Whether the node may have got the request all the same.
+        package let wasSent: Bool
+        package let reason: String
+    }
+
+    private let channel: any Channel
+    private let node: NodeID
+    private let exchange: Exchange
+    /// Called once the connection can't be used again.
+    var onClose: () -> Void = {} {
+        didSet { exchange.onClose = onClose }
+    }
+
+    private init(channel: any Channel, node: NodeID, exchange: Exchange) {
+        self.channel = channel
+        self.node = node
+        self.exchange = exchange
+    }
+
+    /// Connects on the given loop; must be called on it.
+    package static func connect(
+        to node: NodeID, on loop: any EventLoop, timeout: TimeAmount, bodyLimit: Int,
+        completion: @escaping (Result<PeerConnection, Failure>) -> Void
+    ) {
+        let address: SocketAddress
+        do {
+            address = try SocketAddress(ipAddress: node.host, port: Int(node.port))
+        } catch {
+            return completion(.failure(Failure(wasSent: false, reason: "\(error)")))
+        }
+        let exchange = Exchange(bodyLimit: bodyLimit)
+        let bound = NIOLoopBound(exchange, eventLoop: loop)
+        ClientBootstrap(group: loop)
+            .connectTimeout(timeout)
+            .channelOption(.socketOption(.tcp_nodelay), value: 1)
+            .channelInitializer { channel in
+                channel.eventLoop.makeCompletedFuture {
+                    let pipeline = channel.pipeline.syncOperations
+                    try pipeline.addHandler(HTTPRequestEncoder())
+                    try pipeline.addHandler(
+                        ByteToMessageHandler(HTTPResponseDecoder(leftOverBytesStrategy: .dropBytes)))
+                    try pipeline.addHandler(bound.value)
+                }
+            }
+            .connect(to: address)
+            .assumeIsolated()
+            .whenComplete { result in
+                completion(
+                    result
+                        .map { PeerConnection(channel: $0, node: node, exchange: exchange) }
+                        .mapError { Failure(wasSent: false, reason: "can't connect to \(node): \($0)") })
+            }
+    }
+
+    package var isUsable: Bool { exchange.isIdle && channel.isActive }
+
+    package func close() { channel.close(promise: nil) }
+
+    /// Sends one request; the answer, or the failure, comes on the loop. After the deadline the connection is closed.
+    package func post(
+        _ path: String, contentType: String, body: ByteBuffer, deadline: NIODeadline,
+        completion: @escaping (Result<Answer, Failure>) -> Void
+    ) {
+        guard isUsable else {
+            return completion(.failure(Failure(wasSent: false, reason: "\(node) closed the connection")))
+        }
+        exchange.begin(completion)
+        exchange.timeout = channel.eventLoop.assumeIsolated().scheduleTask(deadline: deadline) {
+            self.exchange.fail("\(self.node) did not answer in time")
+            self.channel.close(promise: nil)
+        }
+        var headers = HTTPHeaders()
+        headers.add(name: "Host", value: node.description)
+        headers.add(name: "Content-Type", value: contentType)
+        headers.add(name: "Content-Length", value: String(body.readableBytes))
+        let head = HTTPRequestHead(version: .http1_1, method: .POST, uri: path, headers: headers)
+        channel.write(HTTPClientRequestPart.head(head), promise: nil)
+        channel.write(HTTPClientRequestPart.body(.byteBuffer(body)), promise: nil)
+        channel.writeAndFlush(HTTPClientRequestPart.end(nil), promise: nil)
+    }
+
+    /// Collects one answer at a time.
+    private final class Exchange: ChannelInboundHandler {
+        typealias InboundIn = HTTPClientResponsePart
+
+        private enum State {
+            case idle
+            case waiting((Result<Answer, Failure>) -> Void)
+            case reading((Result<Answer, Failure>) -> Void, HTTPResponseHead, ByteBuffer)
+            case closed
+        }
+
+        private let bodyLimit: Int
+        private var state = State.idle
+        var timeout: Scheduled<Void>?
+        var onClose: () -> Void = {}
+
+        init(bodyLimit: Int) { self.bodyLimit = bodyLimit }
+
+        var isIdle: Bool {
+            if case .idle = state { true } else { false }
+        }
+
+        func begin(_ completion: @escaping (Result<Answer, Failure>) -> Void) { state = .waiting(completion) }
+
+        func channelRead(context: ChannelHandlerContext, data: NIOAny) {
+            switch (unwrapInboundIn(data), state) {
+            case (.head(let head), .waiting(let completion)):
+                guard head.status.code >= 200 else { return }
+                state = .reading(completion, head, ByteBuffer())
+            case (.body(var part), .reading(let completion, let head, var body)):
+                state = .idle
+                if body.readableBytes + part.readableBytes > bodyLimit {
+                    state = .reading(completion, head, body)
+                    fail("the answer is larger than \(bodyLimit) bytes")
+                    context.close(promise: nil)
+                    return
+                }
+                if body.readableBytes == 0 { body = part } else { body.writeBuffer(&part) }
+                state = .reading(completion, head, body)
+            case (.end, .reading(let completion, let head, let body)):
+                timeout?.cancel()
+                state = .idle
+                if !head.isKeepAlive {
+                    state = .closed
+                    context.close(promise: nil)
+                }
+                completion(.success(Answer(status: Int(head.status.code), body: body)))
+            default:
+                fail("an answer that nobody asked for")
+                context.close(promise: nil)
+            }
+        }
+
+        func errorCaught(context: ChannelHandlerContext, error: any Error) {
+            fail("\(error)")
+            context.close(promise: nil)
+        }
+
+        func channelInactive(context: ChannelHandlerContext) {
+            fail("the connection was closed")
+            onClose()
+            onClose = {}
+        }
+
+        func fail(_ reason: String) {
+            timeout?.cancel()
+            let completion: ((Result<Answer, Failure>) -> Void)?
+            switch state {
+            case .waiting(let waiting): completion = waiting
+            case .reading(let waiting, _, _): completion = waiting
+            case .idle, .closed: completion = nil
+            }
+            state = .closed
+            completion?(.failure(Failure(wasSent: true, reason: reason)))
+        }
+    }
+}

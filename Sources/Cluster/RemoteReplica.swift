@@ -1,0 +1,173 @@
+// SPDX-License-Identifier: Apache-2.0
+
+private import DequeModule
+private import FoundationEssentials
+internal import HashRing
+internal import KeyValue
+internal import NIOCore
+
+/// Another node's pairs: what is sent in one tick travels as one `POST /peer/batch`; while all connections are busy, what
+/// comes waits and travels together. Belongs to one event loop.
+package final class RemoteReplica: Replica {
+    /// What this side puts into each batch, and what it makes of the other side's ring.
+    struct Hooks {
+        /// This worker's document and clock; nil while it has no ring.
+        let epoch: () -> Epoch?
+        let clock: () -> UInt64
+        let merge: (UInt64) -> Void
+        /// The other side refused: its document, older or newer than ours, or none.
+        let refused: (NodeID, RingDocument?) -> Void
+    }
+
+    private let node: NodeID
+    private let loop: any EventLoop
+    private let hooks: Hooks
+    private var waiting = Deque<Leg>()
+    private var waitingBytes = 0
+    private var idle: [PeerConnection] = []
+    private var connectionCount = 0
+    private var isConnecting = false
+    private var isFlushScheduled = false
+    /// After a failed connect nothing is tried for a moment: requests fail fast instead of queueing up.
+    private var quietUntil = NIODeadline.uptimeNanoseconds(0)
+
+    private static let connectTimeout = TimeAmount.milliseconds(250)
+    private static let quietTime = TimeAmount.milliseconds(100)
+    static let path = "/peer/batch"
+    static let contentType = "application/octet-stream"
+
+    init(node: NodeID, loop: any EventLoop, hooks: Hooks) {
+        self.node = node
+        self.loop = loop
+        self.hooks = hooks
+    }
+
+    package func send(_ leg: Leg) {
+        guard waiting.count < Limits.waitingOperations, waitingBytes < Limits.waitingBytes else {
+            return leg.fail(.overloaded, wasSent: false)
+        }
+        waiting.append(leg)
+        waitingBytes += leg.operation.weight
+        guard !isFlushScheduled else { return }
+        isFlushScheduled = true
+        loop.assumeIsolated().execute {
+            self.isFlushScheduled = false
+            self.flush()
+        }
+    }
+
+    /// No request is under way after this.
+    func close() {
+        for connection in idle { connection.close() }
+        idle = []
+    }
+
+    private func flush() {
+        while !waiting.isEmpty {
+            while let connection = idle.last, !connection.isUsable { idle.removeLast() }
+            if let connection = idle.popLast() {
+                sendBatch(on: connection)
+                continue
+            }
+            guard connectionCount < Limits.connectionsPerPeer, !isConnecting else { return }
+            if NIODeadline.now() < quietUntil { return failAll(.nodeUnreachable) }
+            connect()
+            return
+        }
+    }
+
+    private func connect() {
+        isConnecting = true
+        connectionCount += 1
+        PeerConnection.connect(
+            to: node, on: loop, timeout: RemoteReplica.connectTimeout, bodyLimit: Limits.peerBodyBytes
+        ) { result in
+            self.isConnecting = false
+            switch result {
+            case .success(let connection):
+                connection.onClose = {
+                    self.connectionCount -= 1
+                    self.flush()
+                }
+                self.idle.append(connection)
+                self.flush()
+            case .failure:
+                self.connectionCount -= 1
+                guard self.connectionCount == 0 else { return }
+                self.quietUntil = .now() + RemoteReplica.quietTime
+                self.failAll(.nodeUnreachable)
+            }
+        }
+    }
+
+    private func sendBatch(on connection: PeerConnection) {
+        let epoch = hooks.epoch()
+        let legs = takeBatch(under: epoch)
+        guard let first = legs.first, let epoch else {
+            idle.append(connection)
+            return
+        }
+        var body = ByteBuffer()
+        PeerBatchCodec.encode(
+            PeerBatch(epoch: epoch, clock: hooks.clock(), operations: legs.map(\.operation)), into: &body)
+        let deadline = legs.reduce(first.deadline) { min($0, $1.deadline) }
+        connection.post(
+            RemoteReplica.path, contentType: RemoteReplica.contentType, body: body, deadline: deadline
+        ) { result in
+            if connection.isUsable { self.idle.append(connection) }
+            self.received(result, for: legs)
+            self.flush()
+        }
+    }
+
+    /// The oldest legs that fit into one batch; those whose time is up, or whose ring is no longer this worker's, are
+    /// answered instead.
+    private func takeBatch(under epoch: Epoch?) -> [Leg] {
+        let now = NIODeadline.now()
+        var legs: [Leg] = []
+        var bytes = 0
+        while legs.count < Limits.peerBatchOperations, bytes < Limits.peerBatchBytes, let leg = waiting.popFirst() {
+            waitingBytes -= leg.operation.weight
+            guard leg.deadline > now else {
+                leg.fail(.deadline, wasSent: false)
+                continue
+            }
+            guard leg.epoch == epoch else {
+                leg.completion(.failed(.staleRing))
+                continue
+            }
+            bytes += leg.operation.weight
+            legs.append(leg)
+        }
+        return legs
+    }
+
+    private func received(_ result: Result<PeerConnection.Answer, PeerConnection.Failure>, for legs: [Leg]) {
+        switch result {
+        case .failure(let failure):
+            for leg in legs { leg.fail(.nodeUnreachable, wasSent: failure.wasSent) }
+        case .success(let answer) where answer.status == 200:
+            var body = answer.body
+            guard let decoded = try? PeerBatchCodec.decodeAnswer(&body), decoded.outcomes.count == legs.count else {
+                for leg in legs { leg.fail(.protocolViolation, wasSent: true) }
+                return
+            }
+            hooks.merge(decoded.clock)
+            for (leg, outcome) in zip(legs, decoded.outcomes) { leg.completion(outcome) }
+        case .success(let answer) where answer.status == 409:
+            let document = try? JSONDecoder().decode(RingDocument.self, from: Data(answer.body.readableBytesView))
+            hooks.refused(node, document)
+            for leg in legs { leg.completion(.failed(.staleRing)) }
+        case .success(let answer):
+            // 503 says that nothing was done; anything else was not foreseen.
+            for leg in legs { leg.fail(.nodeUnreachable, wasSent: answer.status != 503) }
+        }
+    }
+
+    private func failAll(_ reason: OperationFailure.Reason) {
+        let legs = waiting
+        waiting = []
+        waitingBytes = 0
+        for leg in legs { leg.fail(reason, wasSent: false) }
+    }
+}

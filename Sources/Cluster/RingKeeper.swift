@@ -1,0 +1,263 @@
+// SPDX-License-Identifier: Apache-2.0
+
+private import FoundationEssentials
+package import HashRing
+internal import KeyValue
+package import Logging
+package import Memcached
+private import NIOCore
+
+/// The ring as this host knows it, seen from one worker: reads and changes the host's record in memcached (always by `cas`),
+/// keeps the copy on disk, brings the ring back when memcached has forgotten it, and hands each new view to the worker's
+/// coordinator.
+///
+/// Two control keys: `ring`, the `HostRingRecord` as JSON, which is what counts; and the stamp, its epoch and this
+/// memory's generation, which every batch asks for. The record is written first, so whoever sees a stamp finds a record at
+/// least as new.
+package actor RingKeeper {
+    package enum Failure: Error, Sendable {
+        /// Others changed the same key again and again.
+        case contended
+        /// memcached holds something under our key that is none of ours.
+        case damaged(String)
+        /// memcached has forgotten the ring, and it is not back yet.
+        case forgotten
+    }
+
+    package struct Dependencies: Sendable {
+        package let node: NodeID
+        package let control: ControlStore
+        package let registry: WorkerRegistry
+        package let file: RingFile
+        package let peers: PeerCaller
+        package let clock: WorkerClock
+        package let logger: Logger
+        /// Hands a view to the coordinator, on its event loop; nil: serve nothing.
+        package let adopt: @Sendable (RingView?) async -> Void
+
+        package init(
+            node: NodeID, control: ControlStore, registry: WorkerRegistry, file: RingFile, peers: PeerCaller,
+            clock: WorkerClock, logger: Logger, adopt: @escaping @Sendable (RingView?) async -> Void
+        ) {
+            self.node = node
+            self.control = control
+            self.registry = registry
+            self.file = file
+            self.peers = peers
+            self.clock = clock
+            self.logger = logger
+            self.adopt = adopt
+        }
+    }
+
+    private static let recordKey = "ring"
+    private static let casTries = 32
+    private static let peerTimeout = TimeAmount.milliseconds(500)
+
+    private let with: Dependencies
+    /// The newest document that this worker has seen; outlives memcached.
+    package private(set) var document: RingDocument?
+    /// What was handed to the coordinator last.
+    package private(set) var view: RingView?
+    package private(set) var lastError: String?
+
+    package init(_ dependencies: Dependencies) { self.with = dependencies }
+
+    // MARK: Reading
+
+    /// Looks at memcached and adopts what it says; brings the ring back where it has been forgotten.
+    package func refresh() async throws {
+        do {
+            guard let stamp = try await with.control.hostStamp(), let (record, _) = try await readRecord() else {
+                try await restore()
+                return
+            }
+            if record.epoch > stamp.epoch {
+                // A worker died between the record and the stamp.
+                try await raiseStamp(to: record.epoch)
+                return try await refresh()
+            }
+            try await adopt(record.document, stamp)
+            lastError = nil
+        } catch {
+            lastError = "\(error)"
+            throw error
+        }
+    }
+
+    /// The same, cheaply: looks at the stamp alone while nothing has changed.
+    package func poll() async throws {
+        if let view, try await with.control.hostStamp() == view.stamp { return }
+        try await refresh()
+    }
+
+    private func adopt(_ newest: RingDocument?, _ stamp: HostStamp) async throws {
+        if let newest, newest.epoch >= (document?.epoch ?? .none) { document = newest }
+        // The stamp can be newer than the record that was read before it, never the document older than the stamp says.
+        guard (newest?.epoch ?? .none) == stamp.epoch else { return }
+        guard view?.stamp != stamp || view?.document != newest else { return }
+        if view?.stamp.generation != stamp.generation { try await with.registry.post(drained: .none) }
+        let next = RingView(stamp: stamp, document: newest, node: with.node)
+        view = next
+        with.logger.debug("standing on a ring document", metadata: ["ring.epoch": "\(stamp.epoch)"])
+        await with.adopt(next)
+    }
+
+    private func readRecord() async throws -> (record: HostRingRecord, token: UInt64)? {
+        guard let value = try await with.control.get(RingKeeper.recordKey) else { return nil }
+        do {
+            return (try JSONDecoder().decode(HostRingRecord.self, from: Data(value.bytes)), value.token)
+        } catch {
+            throw Failure.damaged("\(error)")
+        }
+    }
+
+    /// This memory's generation and the newest document of the host.
+    package func current() async throws -> (document: RingDocument?, generation: Generation) {
+        guard let stamp = try await with.control.hostStamp(), let (record, _) = try await readRecord() else {
+            throw Failure.forgotten
+        }
+        return (record.document, stamp.generation)
+    }
+
+    /// Whom this host has promised its next document to; nil where nobody, or no longer.
+    package func promiseHolder() async throws -> String? {
+        guard let (record, _) = try await readRecord() else { throw Failure.forgotten }
+        guard let promise = record.promise, promise.expiresAtMilliseconds >= now else { return nil }
+        return promise.holder
+    }
+
+    // MARK: Changing
+
+    package func promise(to holder: String, lifeMilliseconds: Int64) async throws -> PeerMessage.PromiseAnswer {
+        let (answer, record, generation) = try await update { record in
+            record.promise(to: holder, nowMilliseconds: self.now, lifeMilliseconds: lifeMilliseconds)
+        }
+        var heldBy: String?
+        if case .heldBy(let other) = answer { heldBy = other }
+        return PeerMessage.PromiseAnswer(heldBy: heldBy, document: record.document, generation: generation)
+    }
+
+    package func release(_ holder: String) async throws {
+        _ = try await update { $0.release(holder) }
+    }
+
+    /// Takes over a document that some other host has accepted already.
+    package func learn(_ other: RingDocument) async throws {
+        guard other.epoch > (view?.stamp.epoch ?? .none) else { return }
+        _ = try await update { $0.learn(other) }
+        try await settle()
+    }
+
+    /// Accepts a driver's document; where that makes it real, only from whoever holds this host's promise.
+    package func announce(_ announcement: PeerMessage.Announcement) async throws -> HostRingRecord.AnnouncementAnswer {
+        let next = announcement.document
+        let (answer, _, _) = try await update { record in
+            if !announcement.needsPromise, record.learn(next) { return HostRingRecord.AnnouncementAnswer.accepted }
+            return record.announce(next, by: announcement.holder)
+        }
+        if answer == .accepted { try await settle() }
+        return answer
+    }
+
+    package func install(_ ring: Ring, standbys: [NodeID]) async throws -> HostRingRecord.InstallAnswer {
+        let (answer, _, _) = try await update { record in
+            record.install(ring, replicas: 1, standbys: standbys, nowMilliseconds: self.now)
+        }
+        try await settle()
+        return answer
+    }
+
+    /// Makes the record's document this host's: on disk, in the stamp, and in this worker.
+    private func settle() async throws {
+        guard let (record, _) = try await readRecord() else { throw Failure.forgotten }
+        if let document = record.document { try with.file.save(document) }
+        try await raiseStamp(to: record.epoch)
+        try await refresh()
+    }
+
+    /// Changes the record by `cas` until it holds.
+    private func update<Answer: Sendable>(
+        _ change: (inout HostRingRecord) -> Answer
+    ) async throws -> (answer: Answer, record: HostRingRecord, generation: Generation) {
+        for _ in 0..<RingKeeper.casTries {
+            guard let stamp = try await with.control.hostStamp(), let (held, token) = try await readRecord() else {
+                throw Failure.forgotten
+            }
+            var record = held
+            let answer = change(&record)
+            if record == held { return (answer, record, stamp.generation) }
+            let bytes = Array(try JSONEncoder().encode(record))
+            switch try await with.control.compareAndSwap(RingKeeper.recordKey, bytes, token: token) {
+            case .stored: return (answer, record, stamp.generation)
+            case .lost, .missing: continue
+            }
+        }
+        throw Failure.contended
+    }
+
+    private func raiseStamp(to epoch: Epoch) async throws {
+        for _ in 0..<RingKeeper.casTries {
+            if try await with.control.raiseHostStamp(to: epoch) { return }
+        }
+        throw Failure.contended
+    }
+
+    // MARK: Bringing the ring back
+
+    /// memcached is empty: a new generation begins. What this worker or the disk knows is confirmed with another member
+    /// first, unless this worker has stood on it all the while (no change can have gone past a living member).
+    private func restore() async throws {
+        if view != nil {
+            with.logger.error("memcached has come back empty: its pairs are lost, the ring is brought back")
+            view = nil
+            await with.adopt(nil)
+        }
+        try await with.registry.post(drained: .none)
+        var newest = document
+        var isConfirmed = newest != nil
+        do {
+            if let kept = try with.file.load(), kept.epoch > (newest?.epoch ?? .none) {
+                newest = kept
+            }
+        } catch {
+            with.logger.error("the ring on disk can't be used", metadata: ["error": "\(error)"])
+        }
+        let others = newest.map { Set($0.members + $0.standbys).subtracting([with.node]) } ?? []
+        for answer in await ask(others) {
+            isConfirmed = true
+            if let heard = answer.document, heard.epoch > (newest?.epoch ?? .none) { newest = heard }
+        }
+        let isAlone = newest.map { Set($0.members).subtracting([with.node]).isEmpty } ?? true
+        guard isConfirmed || isAlone else {
+            with.logger.warning("the ring on disk waits until another of its nodes confirms it")
+            throw Failure.forgotten
+        }
+        let record = HostRingRecord(document: newest)
+        _ = try await with.control.add(RingKeeper.recordKey, Array(try JSONEncoder().encode(record)))
+        guard let (held, _) = try await readRecord() else { throw Failure.forgotten }
+        let stamp = HostStamp(epoch: held.epoch, generation: Generation(.random(in: 1 ... .max)))
+        _ = try await with.control.addHostStamp(stamp)
+        guard let written = try await with.control.hostStamp() else { throw Failure.forgotten }
+        if let newest, newest.epoch > held.epoch { return try await learn(newest) }
+        try await adopt(held.document, written)
+    }
+
+    /// What other nodes know, from those that answer.
+    private func ask(_ nodes: Set<NodeID>) async -> [PeerMessage.RingExchange] {
+        let question = PeerMessage.RingExchange(document: nil, generation: nil, clock: with.clock.reading)
+        let peers = with.peers
+        return await withTaskGroup(of: PeerMessage.RingExchange?.self) { group in
+            for node in nodes {
+                group.addTask {
+                    try? await peers.call(node, "ring", question, timeout: RingKeeper.peerTimeout)
+                }
+            }
+            var answers: [PeerMessage.RingExchange] = []
+            for await answer in group { if let answer { answers.append(answer) } }
+            return answers
+        }
+    }
+
+    private var now: Int64 { with.clock.hostMilliseconds }
+}

@@ -1,0 +1,280 @@
+// SPDX-License-Identifier: Apache-2.0
+
+package import HashRing
+private import KeyValue
+package import Logging
+private import NIOCore
+
+/// What operators ask of the ring, on this worker: install, change, abort; and the chore of taking over a change whose
+/// driver is gone.
+package actor RingOperator {
+    package struct Dependencies: Sendable {
+        package let node: NodeID
+        package let keeper: RingKeeper
+        package let authority: any RingAuthority
+        package let peers: PeerCaller
+        package let driver: TransitionDriver.Dependencies
+        package let logger: Logger
+        /// Starts something in the background; false where the worker is leaving.
+        package let start: @Sendable (_ work: @escaping @Sendable () async -> Void) -> Bool
+
+        package init(
+            node: NodeID, keeper: RingKeeper, authority: any RingAuthority, peers: PeerCaller,
+            driver: TransitionDriver.Dependencies, logger: Logger,
+            start: @escaping @Sendable (_ work: @escaping @Sendable () async -> Void) -> Bool
+        ) {
+            self.node = node
+            self.keeper = keeper
+            self.authority = authority
+            self.peers = peers
+            self.driver = driver
+            self.logger = logger
+            self.start = start
+        }
+    }
+
+    private static let pollInterval = Duration.milliseconds(25)
+    /// How long a change waits for another driver to show what it is about to do.
+    private static let contentionTime = Duration.seconds(2)
+    private static let callTimeout = TimeAmount.milliseconds(1000)
+
+    private let with: Dependencies
+    private var driver: TransitionDriver?
+    /// How the changes ended that this worker drove and that never came to be.
+    private var notBegun: [String: String] = [:]
+
+    package init(_ dependencies: Dependencies) { self.with = dependencies }
+
+    // MARK: Install
+
+    package func install(_ ring: Ring, standbys: [NodeID]) async throws(OperatorError) {
+        let answer: HostRingRecord.InstallAnswer
+        do {
+            answer = try await with.keeper.install(ring, standbys: standbys)
+        } catch {
+            throw .unreachable("this node's memcached: \(error)")
+        }
+        switch answer {
+        case .installed, .unchanged: return
+        case .busy: throw .busy(description(of: await with.keeper.document))
+        }
+    }
+
+    // MARK: Change
+
+    package func change(_ change: RingChange) async throws(OperatorError) {
+        let giveUp = ContinuousClock.now + RingOperator.contentionTime
+        while true {
+            try? await with.keeper.refresh()
+            guard let document = await with.keeper.document else { throw .noRing }
+            if let transition = document.transition {
+                guard transition.change == change, transition.abortReason == nil else {
+                    throw .busy(description(of: document))
+                }
+                return try await wait(forEndOf: transition.id)
+            }
+            if document.shows(change) { return }
+            do {
+                _ = try change.applied(to: document.ring)
+            } catch {
+                throw .refused(error)
+            }
+            switch try await begin(change, on: document) {
+            case .begun(let id): return try await wait(forEndOf: id)
+            case .lookAgain: continue
+            case .contended(let holder):
+                guard ContinuousClock.now < giveUp else {
+                    throw .busy("another ring change is about to begin, driven by \(holder)")
+                }
+                try? await Task.sleep(for: .milliseconds(.random(in: 50...150)))
+            }
+        }
+    }
+
+    private enum Beginning {
+        case begun(String)
+        /// A newer ring turned up.
+        case lookAgain
+        case contended(String)
+    }
+
+    private func begin(_ change: RingChange, on document: RingDocument) async throws(OperatorError) -> Beginning {
+        let id = RingOperator.randomName()
+        let holder = "\(with.node)/\(id)"
+        let members = Set(document.ring.nodes + [change.node]).sorted()
+        let mandate: RingMandate
+        do {
+            mandate = try await with.authority.acquire(holder, required: members, others: [])
+        } catch {
+            switch error {
+            case .held(_, let other): return .contended(other)
+            case .unreachable(let node, let reason): throw .unreachable("\(node): \(reason)")
+            }
+        }
+        guard mandate.newest == document else {
+            if let newest = mandate.newest { try? await with.keeper.learn(newest) }
+            await with.authority.release(holder, mandate)
+            return .lookAgain
+        }
+        do {
+            let (machine, actions) = try RingTransitionStateMachine.beginning(
+                change, id: id, document: document, generations: mandate.generations,
+                nowMilliseconds: with.driver.milliseconds())
+            drive(id, holder, mandate, machine, actions)
+            return .begun(id)
+        } catch {
+            await with.authority.release(holder, mandate)
+            throw .refused(error)
+        }
+    }
+
+    private func drive(
+        _ id: String, _ holder: String, _ mandate: RingMandate, _ machine: RingTransitionStateMachine,
+        _ actions: [RingTransitionStateMachine.Action]
+    ) {
+        let driver = TransitionDriver(
+            changeID: id, holder: holder, mandate: mandate, machine: machine, with.driver)
+        self.driver = driver
+        with.logger.info("driving a ring change", metadata: ["ring.change": "\(id)"])
+        let isStarted = with.start { [self] in
+            let end = await driver.run(actions)
+            await ended(id, end)
+        }
+        if !isStarted {
+            self.driver = nil
+            notBegun[id] = "this worker is leaving"
+        }
+    }
+
+    private func ended(_ id: String, _ end: RingTransitionStateMachine.End) {
+        if driver?.changeID == id { driver = nil }
+        switch end {
+        case .finished(let document):
+            with.logger.info(
+                "the ring change is over",
+                metadata: [
+                    "ring.change": "\(id)", "ring.epoch": "\(document.epoch)",
+                    "ring.outcome": "\(document.lastChange?.outcome.rawValue ?? "")",
+                    "ring.reason": "\(document.lastChange?.reason ?? "")",
+                ])
+        case .notBegun(let node, let reason):
+            notBegun[id] = "\(node): \(reason)"
+            with.logger.warning(
+                "the ring change could not begin", metadata: ["peer.node": "\(node)", "error": "\(reason)"])
+        case .overtaken:
+            with.logger.notice("another driver has taken over the ring change", metadata: ["ring.change": "\(id)"])
+        }
+    }
+
+    /// Returns once the change is over, whoever drives it.
+    private func wait(forEndOf id: String) async throws(OperatorError) {
+        while true {
+            if let reason = notBegun.removeValue(forKey: id) { throw .unreachable(reason) }
+            let document = await with.keeper.document
+            if let last = document?.lastChange, last.id == id {
+                switch last.outcome {
+                case .completed: return
+                case .aborted: throw .aborted(last.reason)
+                }
+            }
+            if document?.transition?.id != id, driver?.changeID != id {
+                try? await with.keeper.refresh()
+                let newest = await with.keeper.document
+                if newest?.transition?.id != id, newest?.lastChange?.id != id {
+                    throw .unknown("the ring has changed further since; see /status")
+                }
+            }
+            do {
+                try await Task.sleep(for: RingOperator.pollInterval)
+            } catch {
+                throw .unknown("this node is being stopped; the ring change \(id) goes on")
+            }
+        }
+    }
+
+    // MARK: Abort
+
+    package func abortChange() async throws(OperatorError) {
+        try? await with.keeper.refresh()
+        guard let document = await with.keeper.document else { throw .noRing }
+        guard let transition = document.transition else { throw .nothingToAbort("no ring change is under way") }
+        if transition.abortReason == nil {
+            guard transition.step == .copying || transition.step == .crossing else {
+                throw .nothingToAbort(
+                    "the ring change \(transition.id) is past the point of return (\(transition.step.rawValue))")
+            }
+            try await requestAbort(transition, members: document.members)
+        }
+        do {
+            try await wait(forEndOf: transition.id)
+        } catch .aborted {
+            return
+        }
+        throw .nothingToAbort("the ring change \(transition.id) was completed before it could be aborted")
+    }
+
+    /// Leaves the wish with every member, where whoever drives the change, now or after a takeover, looks for it.
+    private func requestAbort(_ transition: RingTransition, members: [NodeID]) async throws(OperatorError) {
+        let request = PeerMessage.AbortRequest(changeID: transition.id, reason: "aborted by an operator")
+        var heard = 0
+        for node in Set(members + [with.node]).sorted() {
+            do {
+                if node == with.node {
+                    try await with.driver.local.abort(request)
+                } else {
+                    let _: Done = try await with.peers.call(node, "abort", request, timeout: RingOperator.callTimeout)
+                }
+                heard += 1
+            } catch {
+                with.logger.warning(
+                    "a node did not hear of the abort", metadata: ["peer.node": "\(node)", "error": "\(error)"])
+            }
+        }
+        if heard == 0 { throw .unreachable("no member heard of the abort") }
+    }
+
+    // MARK: Take over
+
+    /// Goes on with a change whose driver has let its promise expire.
+    package func takeOverIfOrphaned() async {
+        guard driver == nil, let document = await with.keeper.document, let transition = document.transition,
+            case .some(.none) = try? await with.keeper.promiseHolder()
+        else { return }
+        let losers = MovePlan(transition, replicas: document.replicas).losers
+        let others = document.members.filter { !losers.contains($0) }
+        let holder = "\(with.node)/\(RingOperator.randomName())"
+        guard let mandate = try? await with.authority.acquire(holder, required: losers, others: others) else { return }
+        guard driver == nil, let newest = mandate.newest, newest.transition?.id == transition.id else {
+            if let newest = mandate.newest { try? await with.keeper.learn(newest) }
+            await with.authority.release(holder, mandate)
+            return
+        }
+        let (machine, actions) = RingTransitionStateMachine.resuming(
+            newest, nowMilliseconds: with.driver.milliseconds())
+        with.logger.notice(
+            "taking over a ring change whose driver is gone", metadata: ["ring.change": "\(transition.id)"])
+        drive(transition.id, holder, mandate, machine, actions)
+    }
+
+    private func description(of document: RingDocument?) -> String {
+        guard let transition = document?.transition else { return "a ring change is about to begin" }
+        let what =
+            switch transition.change {
+            case .add(let node, let position): "adding \(node) at \(position)"
+            case .remove(let node): "removing \(node)"
+            }
+        return "\(what) is under way (change \(transition.id), \(transition.step.rawValue))"
+    }
+
+    private static func randomName() -> String { String(UInt64.random(in: 1 << 60 ... .max), radix: 16) }
+}
+
+extension RingDocument {
+    /// Whether the ring is as this change would make it: it was made before.
+    fileprivate func shows(_ change: RingChange) -> Bool {
+        switch change {
+        case .add(let node, let position): ring.positions(of: node) == [position]
+        case .remove: lastChange?.change == change && lastChange?.outcome == .completed && !ring.contains(change.node)
+        }
+    }
+}
