@@ -28,6 +28,10 @@ package final class Coordinator {
     /// The ring that this worker acts on; nil while its host can't vouch for one.
     package private(set) var view: RingView?
 
+    /// memcached's limit for an item with its key and header, in bytes.
+    package var itemBytes: Int { settings.itemBytes }
+
+    private let settings: MemcachedSettingsCell
     private let requestTime: TimeAmount
     private var remotes: [NodeID: RemoteReplica] = [:]
     /// The replica of each placement that one node holds alone, by the table's placement index.
@@ -54,6 +58,7 @@ package final class Coordinator {
         self.loop = loop
         self.clock = clock
         self.requestTime = requestTime
+        self.settings = lanes.settings
         self.local = LocalReplica(loop: loop, lanes: lanes)
         local.onDrained = { [unowned self] in hooks.drained() }
         local.onStale = { [unowned self] _ in hooks.ringLooksStale() }

@@ -93,6 +93,10 @@ package actor JobRunner {
         }
         let isStarted = with.start { [self] in await run(record, document) }
         if !isStarted {
+            var abandoned = record
+            abandoned.state = .failed
+            abandoned.error = "a worker that is leaving was asked"
+            _ = try await update(abandoned)
             return PeerMessage.JobAnswer(state: .failed, progress: JobProgress(), error: "this worker is leaving")
         }
         return answer(record)
@@ -168,14 +172,14 @@ package actor JobRunner {
 
     // MARK: The record
 
-    private func read() async throws -> (record: Record, token: UInt64)? {
+    private func read() async throws -> (record: Record, token: ControlStore.Token)? {
         guard let value = try await with.control.get(JobRunner.key),
             let record = try? JSONDecoder().decode(Record.self, from: Data(value.bytes))
         else { return nil }
         return (record, value.token)
     }
 
-    private func write(_ record: Record, replacing token: UInt64?) async throws -> Bool {
+    private func write(_ record: Record, replacing token: ControlStore.Token?) async throws -> Bool {
         let bytes = Array(try JSONEncoder().encode(record))
         guard let token else { return try await with.control.add(JobRunner.key, bytes) }
         if case .stored = try await with.control.compareAndSwap(JobRunner.key, bytes, token: token) { return true }

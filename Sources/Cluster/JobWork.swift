@@ -163,6 +163,7 @@ package struct JobWork: Sendable {
         _ job: RingTransitionStateMachine.Job, _ keys: [StoredKey], _ plan: MovePlan, _ stamp: HostStamp,
         _ memories: [RingTransition.Fence], _ tally: Tally
     ) async throws {
+        try Task.checkCancellation()
         var lacking: [(key: StoredKey, gainers: [NodeID])] = keys.map { ($0, plan.gainers(of: $0.slot, from: node)) }
         if job == .verify { lacking = try await self.lacking(lacking, stamp, memories) }
         let gainersOf = Dictionary(lacking.map { ($0.key, $0.gainers) }, uniquingKeysWith: { first, _ in first })
@@ -253,6 +254,7 @@ package struct JobWork: Sendable {
     private func delete(_ keys: KeyArena, _ stamp: HostStamp, _ tally: Tally) async throws {
         var start = 0
         while start < keys.count {
+            try Task.checkCancellation()
             let end = min(start + Limits.handoffBatchPairs * 4, keys.count)
             try await whileStanding(on: stamp) { try await bulkDelete.delete(keys, in: start..<end) }
             try await failpoints.hit("ring.job.clean.batch")

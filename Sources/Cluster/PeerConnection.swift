@@ -11,6 +11,8 @@ package final class PeerConnection {
     package struct Answer: Sendable {
         package let status: Int
         package let body: ByteBuffer
+        /// Whether the node says that the request had no effect.
+        package let isNotApplied: Bool
     }
 
     /// Why there is no answer.
@@ -142,7 +144,9 @@ package final class PeerConnection {
                     state = .closed
                     context.close(promise: nil)
                 }
-                completion(.success(Answer(status: Int(head.status.code), body: body)))
+                let isNotApplied = head.headers.first(name: "X-KV-Outcome") == "not-applied"
+                completion(
+                    .success(Answer(status: Int(head.status.code), body: body, isNotApplied: isNotApplied)))
             default:
                 fail("an answer that nobody asked for")
                 context.close(promise: nil)

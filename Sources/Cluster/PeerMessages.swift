@@ -17,6 +17,8 @@ package enum PeerMessage {
     package struct PromiseRequest: Codable, Sendable {
         package var holder: String
         package var lifeMilliseconds: Int64
+        /// Only if the speaker has it still.
+        package var isRenewal: Bool
     }
 
     package struct PromiseAnswer: Codable, Sendable {

@@ -34,9 +34,7 @@ package struct PeerService: Sendable {
         case "ring": try encode(await exchange(try decode(body)))
         case "promise":
             try encode(
-                await { (request: PeerMessage.PromiseRequest) in
-                    try await keeper.promise(to: request.holder, lifeMilliseconds: request.lifeMilliseconds)
-                }(try decode(body)))
+                await { (request: PeerMessage.PromiseRequest) in try await keeper.promise(request) }(try decode(body)))
         case "release":
             try encode(
                 await { (request: PeerMessage.Release) in
@@ -68,7 +66,7 @@ package struct PeerService: Sendable {
         if let document = question.document { try await keeper.learn(document) }
         let view = await keeper.view
         return PeerMessage.RingExchange(
-            document: await keeper.document, generation: view?.stamp.generation, clock: clock.reading)
+            document: await keeper.known, generation: view?.stamp.generation, clock: clock.reading)
     }
 
     package func announce(_ announcement: PeerMessage.Announcement) async throws -> PeerMessage.AnnouncementAnswer {

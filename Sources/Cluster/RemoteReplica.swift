@@ -159,8 +159,7 @@ package final class RemoteReplica: Replica {
             hooks.refused(node, document)
             for leg in legs { leg.completion(.failed(.staleRing)) }
         case .success(let answer):
-            // 503 says that nothing was done; anything else was not foreseen.
-            for leg in legs { leg.fail(.nodeUnreachable, wasSent: answer.status != 503) }
+            for leg in legs { leg.fail(.nodeUnreachable, wasSent: !answer.isNotApplied) }
         }
     }
 

@@ -15,7 +15,11 @@ package protocol RingAuthority: Sendable {
         _ holder: String, required: [NodeID], others: [NodeID]
     ) async throws(RingAuthorityError) -> RingMandate
     /// Prolongs it; false once somebody else has it.
-    func renew(_ holder: String, _ mandate: RingMandate) async -> Bool
+    /// - Parameters:
+    ///   - nodes: whose word is needed from now on.
+    ///   - mayAskAnew: whether a node that has forgotten its promise may give it again. Only once the losers have accepted a
+    ///     document of this driver's: until then, a promise that was lost may have been another driver's in the meantime.
+    func renew(_ holder: String, _ nodes: [NodeID], mayAskAnew: Bool) async -> Bool
     func release(_ holder: String, _ mandate: RingMandate) async
 }
 
@@ -24,9 +28,16 @@ package struct RingMandate: Sendable {
     /// Whose word it rests on.
     package let required: [NodeID]
     package let others: [NodeID]
-    /// The newest document that any of them knows.
-    package let newest: RingDocument?
+    /// What each of them knows.
+    package let documents: [NodeID: RingDocument]
     package let generations: [NodeID: Generation]
+
+    /// The newest document that any of them knows.
+    package var newest: RingDocument? { newest(among: required + others) }
+
+    package func newest(among nodes: [NodeID]) -> RingDocument? {
+        nodes.compactMap { documents[$0] }.max { $0.epoch < $1.epoch }
+    }
 }
 
 package enum RingAuthorityError: Error, Sendable {
@@ -55,17 +66,18 @@ package struct EmbeddedRingAuthority: RingAuthority {
     package func acquire(
         _ holder: String, required: [NodeID], others: [NodeID]
     ) async throws(RingAuthorityError) -> RingMandate {
-        var newest: RingDocument?
+        var documents: [NodeID: RingDocument] = [:]
         var generations: [NodeID: Generation] = [:]
         var asked: [NodeID] = []
         do {
-            for node in Set(required + others).sorted() {
+            // Those that decide come first, so that nobody holds others' promises without hope.
+            for node in Set(required).sorted() + Set(others).subtracting(required).sorted() {
                 let isRequired = required.contains(node)
                 do throws(RingAuthorityError) {
-                    let answer = try await promise(of: node, to: holder)
+                    let answer = try await promise(of: node, to: holder, isRenewal: false)
                     asked.append(node)
                     generations[node] = answer.generation
-                    if let document = answer.document, document.epoch > (newest?.epoch ?? .none) { newest = document }
+                    documents[node] = answer.document
                     if let other = answer.heldBy, isRequired { throw .held(at: node, by: other) }
                 } catch .unreachable where !isRequired {
                     continue
@@ -75,16 +87,20 @@ package struct EmbeddedRingAuthority: RingAuthority {
             await release(holder, asked)
             throw error
         }
-        return RingMandate(required: required, others: others, newest: newest, generations: generations)
+        return RingMandate(required: required, others: others, documents: documents, generations: generations)
     }
 
-    package func renew(_ holder: String, _ mandate: RingMandate) async -> Bool {
-        for node in mandate.required {
-            // A node that is silent has not given its promise away: it can't be given while it is silent.
-            guard let answer = try? await promise(of: node, to: holder) else { continue }
-            if answer.heldBy != nil { return false }
+    package func renew(_ holder: String, _ nodes: [NodeID], mayAskAnew: Bool) async -> Bool {
+        await withTaskGroup(of: Bool.self) { group in
+            for node in Set(nodes) {
+                group.addTask {
+                    // A node that does not answer is asked again next time; what it says to a document decides.
+                    let answer = try? await promise(of: node, to: holder, isRenewal: !mayAskAnew)
+                    return answer?.heldBy == nil
+                }
+            }
+            return await group.allSatisfy { $0 }
         }
-        return true
     }
 
     package func release(_ holder: String, _ mandate: RingMandate) async {
@@ -102,15 +118,14 @@ package struct EmbeddedRingAuthority: RingAuthority {
         }
     }
 
-    private func promise(of node: NodeID, to holder: String) async throws(RingAuthorityError)
-        -> PeerMessage.PromiseAnswer
-    {
+    private func promise(
+        of node: NodeID, to holder: String, isRenewal: Bool
+    ) async throws(RingAuthorityError) -> PeerMessage.PromiseAnswer {
+        let request = PeerMessage.PromiseRequest(
+            holder: holder, lifeMilliseconds: EmbeddedRingAuthority.promiseLifeMilliseconds, isRenewal: isRenewal)
         do {
-            let life = EmbeddedRingAuthority.promiseLifeMilliseconds
-            if node == self.node { return try await keeper.promise(to: holder, lifeMilliseconds: life) }
-            return try await peers.call(
-                node, "promise", PeerMessage.PromiseRequest(holder: holder, lifeMilliseconds: life),
-                timeout: EmbeddedRingAuthority.timeout)
+            if node == self.node { return try await keeper.promise(request) }
+            return try await peers.call(node, "promise", request, timeout: EmbeddedRingAuthority.timeout)
         } catch {
             throw .unreachable(node, reason: "\(error)")
         }

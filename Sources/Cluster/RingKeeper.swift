@@ -63,6 +63,9 @@ package actor RingKeeper {
 
     package init(_ dependencies: Dependencies) { self.with = dependencies }
 
+    /// The newest document that this host can show, also while its memcached has none.
+    package var known: RingDocument? { document ?? (try? with.file.load()) }
+
     // MARK: Reading
 
     /// Looks at memcached and adopts what it says; brings the ring back where it has been forgotten.
@@ -74,6 +77,7 @@ package actor RingKeeper {
             }
             if record.epoch > stamp.epoch {
                 // A worker died between the record and the stamp.
+                if let document = record.document { try with.file.save(document) }
                 try await raiseStamp(to: record.epoch)
                 return try await refresh()
             }
@@ -96,6 +100,8 @@ package actor RingKeeper {
         // The stamp can be newer than the record that was read before it, never the document older than the stamp says.
         guard (newest?.epoch ?? .none) == stamp.epoch else { return }
         guard view?.stamp != stamp || view?.document != newest else { return }
+        // Two looks at memcached may come back in the wrong order.
+        if let view, view.stamp.generation == stamp.generation, view.stamp.epoch > stamp.epoch { return }
         if view?.stamp.generation != stamp.generation { try await with.registry.post(drained: .none) }
         let next = RingView(stamp: stamp, document: newest, node: with.node)
         view = next
@@ -103,7 +109,7 @@ package actor RingKeeper {
         await with.adopt(next)
     }
 
-    private func readRecord() async throws -> (record: HostRingRecord, token: UInt64)? {
+    private func readRecord() async throws -> (record: HostRingRecord, token: ControlStore.Token)? {
         guard let value = try await with.control.get(RingKeeper.recordKey) else { return nil }
         do {
             return (try JSONDecoder().decode(HostRingRecord.self, from: Data(value.bytes)), value.token)
@@ -129,9 +135,12 @@ package actor RingKeeper {
 
     // MARK: Changing
 
-    package func promise(to holder: String, lifeMilliseconds: Int64) async throws -> PeerMessage.PromiseAnswer {
+    package func promise(_ request: PeerMessage.PromiseRequest) async throws -> PeerMessage.PromiseAnswer {
         let (answer, record, generation) = try await update { record in
-            record.promise(to: holder, nowMilliseconds: self.now, lifeMilliseconds: lifeMilliseconds)
+            let life = request.lifeMilliseconds
+            return request.isRenewal
+                ? record.renew(request.holder, nowMilliseconds: self.now, lifeMilliseconds: life)
+                : record.promise(to: request.holder, nowMilliseconds: self.now, lifeMilliseconds: life)
         }
         var heldBy: String?
         if case .heldBy(let other) = answer { heldBy = other }
@@ -144,7 +153,7 @@ package actor RingKeeper {
 
     /// Takes over a document that some other host has accepted already.
     package func learn(_ other: RingDocument) async throws {
-        guard other.epoch > (view?.stamp.epoch ?? .none) else { return }
+        guard other.epoch > (view?.stamp.epoch ?? .none), !other.ring.isEmpty else { return }
         _ = try await update { $0.learn(other) }
         try await settle()
     }
@@ -152,6 +161,7 @@ package actor RingKeeper {
     /// Accepts a driver's document; where that makes it real, only from whoever holds this host's promise.
     package func announce(_ announcement: PeerMessage.Announcement) async throws -> HostRingRecord.AnnouncementAnswer {
         let next = announcement.document
+        guard !next.ring.isEmpty else { throw Failure.damaged("a ring without nodes") }
         let (answer, _, _) = try await update { record in
             if !announcement.needsPromise, record.learn(next) { return HostRingRecord.AnnouncementAnswer.accepted }
             return record.announce(next, by: announcement.holder)
@@ -224,10 +234,13 @@ package actor RingKeeper {
             with.logger.error("the ring on disk can't be used", metadata: ["error": "\(error)"])
         }
         let others = newest.map { Set($0.members + $0.standbys).subtracting([with.node]) } ?? []
-        for answer in await ask(others) {
+        let answers = await ask(others)
+        for case let heard? in answers.map(\.document) {
             isConfirmed = true
-            if let heard = answer.document, heard.epoch > (newest?.epoch ?? .none) { newest = heard }
+            if heard.epoch > (newest?.epoch ?? .none) { newest = heard }
         }
+        // All nodes were started anew, and none knows more than its disk.
+        if answers.count == others.count { isConfirmed = true }
         let isAlone = newest.map { Set($0.members).subtracting([with.node]).isEmpty } ?? true
         guard isConfirmed || isAlone else {
             with.logger.warning("the ring on disk waits until another of its nodes confirms it")
@@ -259,5 +272,5 @@ package actor RingKeeper {
         }
     }
 
-    private var now: Int64 { with.clock.hostMilliseconds }
+    private var now: Int64 { JobWork.monotonicMilliseconds() }
 }

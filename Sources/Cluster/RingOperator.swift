@@ -37,6 +37,8 @@ package actor RingOperator {
     /// How long a change waits for another driver to show what it is about to do.
     private static let contentionTime = Duration.seconds(2)
     private static let callTimeout = TimeAmount.milliseconds(1000)
+    /// How often a change looks at the ring again because another node knew a newer one.
+    private static let looks = 8
 
     private let with: Dependencies
     private var driver: TransitionDriver?
@@ -64,6 +66,7 @@ package actor RingOperator {
 
     package func change(_ change: RingChange) async throws(OperatorError) {
         let giveUp = ContinuousClock.now + RingOperator.contentionTime
+        var looks = 0
         while true {
             try? await with.keeper.refresh()
             guard let document = await with.keeper.document else { throw .noRing }
@@ -81,7 +84,13 @@ package actor RingOperator {
             }
             switch try await begin(change, on: document) {
             case .begun(let id): return try await wait(forEndOf: id)
-            case .lookAgain: continue
+            case .lookAgain:
+                looks += 1
+                guard looks < RingOperator.looks else {
+                    throw .busy(
+                        "the nodes do not agree on one ring; install it again on every node (deploy/reconfigure.sh)")
+                }
+                try? await Task.sleep(for: .milliseconds(.random(in: 50...150)))
             case .contended(let holder):
                 guard ContinuousClock.now < giveUp else {
                     throw .busy("another ring change is about to begin, driven by \(holder)")
@@ -110,6 +119,12 @@ package actor RingOperator {
             case .held(_, let other): return .contended(other)
             case .unreachable(let node, let reason): throw .unreachable("\(node): \(reason)")
             }
+        }
+        let others = members.filter { $0 != change.node || document.ring.contains($0) }
+        if let foreign = mandate.documents[change.node], foreign.epoch > (mandate.newest(among: others)?.epoch ?? .none)
+        {
+            await with.authority.release(holder, mandate)
+            throw .busy("\(change.node) knows another ring (epoch \(foreign.epoch)); empty its state directory first")
         }
         guard mandate.newest == document else {
             if let newest = mandate.newest { try? await with.keeper.learn(newest) }
@@ -203,7 +218,7 @@ package actor RingOperator {
                 throw .nothingToAbort(
                     "the ring change \(transition.id) is past the point of return (\(transition.step.rawValue))")
             }
-            try await requestAbort(transition, members: document.members)
+            try await requestAbort(transition, hearers: document.members + document.standbys)
         }
         do {
             try await wait(forEndOf: transition.id)
@@ -214,10 +229,10 @@ package actor RingOperator {
     }
 
     /// Leaves the wish with every member, where whoever drives the change, now or after a takeover, looks for it.
-    private func requestAbort(_ transition: RingTransition, members: [NodeID]) async throws(OperatorError) {
+    private func requestAbort(_ transition: RingTransition, hearers: [NodeID]) async throws(OperatorError) {
         let request = PeerMessage.AbortRequest(changeID: transition.id, reason: "aborted by an operator")
         var heard = 0
-        for node in Set(members + [with.node]).sorted() {
+        for node in Set(hearers + [with.node]).sorted() {
             do {
                 if node == with.node {
                     try await with.driver.local.abort(request)
@@ -240,10 +255,8 @@ package actor RingOperator {
         guard driver == nil, let document = await with.keeper.document, let transition = document.transition,
             case .some(.none) = try? await with.keeper.promiseHolder()
         else { return }
-        let losers = MovePlan(transition, replicas: document.replicas).losers
-        let others = document.members.filter { !losers.contains($0) }
         let holder = "\(with.node)/\(RingOperator.randomName())"
-        guard let mandate = try? await with.authority.acquire(holder, required: losers, others: others) else { return }
+        guard let mandate = await authorityToTakeOver(transition, document, holder) else { return }
         guard driver == nil, let newest = mandate.newest, newest.transition?.id == transition.id else {
             if let newest = mandate.newest { try? await with.keeper.learn(newest) }
             await with.authority.release(holder, mandate)
@@ -254,6 +267,22 @@ package actor RingOperator {
         with.logger.notice(
             "taking over a ring change whose driver is gone", metadata: ["ring.change": "\(transition.id)"])
         drive(transition.id, holder, mandate, machine, actions)
+    }
+
+    /// The losers' word; where one is silent, a clean-up needs nobody's, for it is bound to end in one document, whoever
+    /// finishes it.
+    private func authorityToTakeOver(
+        _ transition: RingTransition, _ document: RingDocument, _ holder: String
+    ) async -> RingMandate? {
+        let losers = MovePlan(transition, replicas: document.replicas).losers
+        let others = document.members.filter { !losers.contains($0) }
+        do throws(RingAuthorityError) {
+            return try await with.authority.acquire(holder, required: losers, others: others)
+        } catch .unreachable where transition.step == .cleaning {
+            return try? await with.authority.acquire(holder, required: [], others: document.members)
+        } catch {
+            return nil
+        }
     }
 
     private func description(of document: RingDocument?) -> String {

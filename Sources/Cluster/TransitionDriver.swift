@@ -73,19 +73,28 @@ package actor TransitionDriver {
             group.addTask { [self] in await tick() }
             group.addTask { await Self.pause(Self.renewalInterval, then: .authorityKept) }
             while let input = await group.next() {
+                // This worker is leaving; another one goes on from the document.
+                if Task.isCancelled {
+                    group.cancelAll()
+                    return .overtaken
+                }
                 let next: [RingTransitionStateMachine.Action]
                 switch input {
                 case .nothing: continue
                 case .event(let event): next = await handle(event)
-                case .authorityLost: next = await handle(.overtaken)
+                case .authorityLost: next = await handle(.authorityLost)
                 case .tick(let wish):
                     group.addTask { [self] in await tick() }
                     guard let wish, machine.canAbort else { continue }
                     next = await handle(.abort(reason: wish))
                 case .authorityKept:
-                    let (authority, holder, mandate) = (with.authority, holder, mandate)
+                    let (authority, holder, isEstablished) = (with.authority, holder, machine.isEstablished)
+                    // Once a document is out, the losers' word is what others would need, too.
+                    let nodes = isEstablished ? machine.losers.sorted() : mandate.required
                     group.addTask {
-                        guard await authority.renew(holder, mandate) else { return .authorityLost }
+                        guard await authority.renew(holder, nodes, mayAskAnew: isEstablished) else {
+                            return .authorityLost
+                        }
                         return await Self.pause(Self.renewalInterval, then: .authorityKept)
                     }
                     continue
@@ -97,7 +106,8 @@ package actor TransitionDriver {
             }
             return .overtaken
         }
-        if case .overtaken = end { return end }
+        // Also where another driver has taken over, or this worker is leaving: only one's own promises are given back, and
+        // without that the next driver would wait until they expire.
         await with.authority.release(holder, mandate)
         return end
     }
@@ -156,7 +166,7 @@ package actor TransitionDriver {
         for action in actions {
             switch action {
             case .announce(let document, let node, let wait):
-                let needsPromise = machine.losers.contains(node)
+                let needsPromise = machine.needsPromise(of: node)
                 group.addTask { [self] in
                     .event(await announce(document, to: node, needsPromise: needsPromise, afterMilliseconds: wait))
                 }
@@ -192,7 +202,7 @@ package actor TransitionDriver {
             case .notPromised:
                 // Its memory may have forgotten the promise; the next renewal either gets it again or learns who has it.
                 return .failed(node, document.epoch, reason: "it has promised nothing to this driver")
-            case .overtaken: return .overtaken
+            case .overtaken: return .overtaken(node, document.epoch)
             }
         } catch {
             return .failed(node, document.epoch, reason: "\(error)")
@@ -226,7 +236,7 @@ package actor TransitionDriver {
                     }
                     return .jobDone(node, job, document.epoch, report)
                 case .failed: return .failed(node, document.epoch, reason: answer.error ?? "it does not say why")
-                case .overtaken: return .overtaken
+                case .overtaken: return .overtaken(node, document.epoch)
                 case .running: try await Task.sleep(for: TransitionDriver.jobPollInterval)
                 }
             }

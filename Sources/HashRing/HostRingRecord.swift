@@ -9,7 +9,7 @@ package struct HostRingRecord: Hashable, Sendable, Codable {
     /// To accept ring documents from this driver only, until another one asks after it has expired.
     package struct Promise: Hashable, Sendable, Codable {
         package let holder: String
-        /// By this host's clock, in milliseconds since 1970; made and read on this host only.
+        /// By this host's monotonic clock, in milliseconds; made and read on this host only.
         package var expiresAtMilliseconds: Int64
     }
 
@@ -24,7 +24,15 @@ package struct HostRingRecord: Hashable, Sendable, Codable {
         case heldBy(String)
     }
 
-    /// Promises the next document to `holder`, or renews that promise.
+    /// Prolongs a promise, but makes none anew: one that has expired and gone elsewhere meanwhile may not come back.
+    package mutating func renew(
+        _ holder: String, nowMilliseconds: Int64, lifeMilliseconds: Int64
+    ) -> PromiseAnswer {
+        guard let promise, promise.holder == holder else { return .heldBy(promise?.holder ?? "nobody") }
+        return self.promise(to: holder, nowMilliseconds: nowMilliseconds, lifeMilliseconds: lifeMilliseconds)
+    }
+
+    /// Promises the next document to `holder`, or prolongs that promise.
     package mutating func promise(
         to holder: String, nowMilliseconds: Int64, lifeMilliseconds: Int64
     ) -> PromiseAnswer {

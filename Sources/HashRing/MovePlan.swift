@@ -14,7 +14,8 @@ package struct MovePlan: Hashable, Sendable {
 
     package init(from: Ring, to: Ring, replicas: Int) {
         var moves: [Move] = []
-        for slot in Slot.all {
+        for slots in Ring.segments(of: [from, to]) {
+            guard let slot = Slot(Int(slots.upperBound)) else { preconditionFailure("segments hold slots") }
             let old = from.preferenceList(of: slot, count: replicas)
             let new = to.preferenceList(of: slot, count: replicas)
             let gainers = new.filter { !old.contains($0) }
@@ -22,13 +23,13 @@ package struct MovePlan: Hashable, Sendable {
             let leavers = old.filter { !new.contains($0) }
             guard !gainers.isEmpty else { continue }
             let losers = leavers.isEmpty ? Array(old.prefix(1)) : leavers
-            if let last = moves.last, last.slots.upperBound + 1 == slot.value, last.losers == losers,
+            if let last = moves.last, last.slots.upperBound + 1 == slots.lowerBound, last.losers == losers,
                 last.gainers == gainers
             {
                 moves[moves.count - 1] = Move(
-                    slots: last.slots.lowerBound...slot.value, losers: losers, gainers: gainers)
+                    slots: last.slots.lowerBound...slots.upperBound, losers: losers, gainers: gainers)
             } else {
-                moves.append(Move(slots: slot.value...slot.value, losers: losers, gainers: gainers))
+                moves.append(Move(slots: slots, losers: losers, gainers: gainers))
             }
         }
         self.moves = moves

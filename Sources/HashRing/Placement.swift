@@ -49,17 +49,17 @@ package struct RoutingTable: Sendable {
         var known: [Placement: UInt16] = [:]
         var indices: [UInt16] = []
         indices.reserveCapacity(Slot.count)
-        for slot in Slot.all {
+        let rings = [document.ring] + [document.transition?.from, document.transition?.to].compactMap { $0 }
+        for slots in Ring.segments(of: rings) {
+            guard let slot = Slot(Int(slots.upperBound)) else { preconditionFailure("segments hold slots") }
             let placement = RoutingTable.placement(of: slot, in: document)
-            if let index = known[placement] {
-                indices.append(index)
-            } else {
-                // At most one placement a slot, so the index fits.
-                let index = UInt16(placements.count)
+            // At most one placement a slot, so the index fits.
+            let index = known[placement] ?? UInt16(placements.count)
+            if index == placements.count {
                 known[placement] = index
                 placements.append(placement)
-                indices.append(index)
             }
+            indices.append(contentsOf: repeatElement(index, count: slots.count))
         }
         self.document = document
         self.placements = placements

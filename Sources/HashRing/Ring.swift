@@ -70,6 +70,19 @@ package struct Ring: Hashable, Sendable {
     /// This ring without the node.
     package func removing(_ node: NodeID) -> Ring { Ring(sorted: seats.filter { $0.node != node }) }
 
+    /// The runs of slots in which none of these rings changes hands: from one seat of any of them to the next. Ascending;
+    /// together they are all slots.
+    package static func segments(of rings: [Ring]) -> [ClosedRange<UInt16>] {
+        let last = UInt16(Slot.count - 1)
+        var segments: [ClosedRange<UInt16>] = []
+        var start: UInt16 = 0
+        for end in Set(rings.flatMap { $0.seats.map(\.position.value) } + [last]).sorted() {
+            segments.append(start...end)
+            start = end + 1
+        }
+        return segments
+    }
+
     /// Index of the first seat at or after the slot, wrapping: binary search.
     private func firstSeatIndex(for slot: Slot) -> Int {
         var low = 0

@@ -5,7 +5,7 @@
 /// A value without IO. Whoever performs its actions holds the promises of the nodes that lose slots (their word alone
 /// lets a document come into being: it is announced to them first), so a machine that was overtaken stands down. A
 /// machine may be lost at any moment; another one goes on from the document (`init(resuming:)`).
-package struct RingTransitionStateMachine: Sendable {
+package struct RingTransitionStateMachine: Hashable, Sendable {
     /// Work that a node does on its own pairs, in the background.
     package enum Job: String, Hashable, Sendable, Codable {
         /// Stream the pairs of moving slots to those who gain them.
@@ -41,7 +41,10 @@ package struct RingTransitionStateMachine: Sendable {
         case jobDone(NodeID, Job, Epoch, JobReport)
         /// The node could not be reached, or could not do it now.
         case failed(NodeID, Epoch, reason: String)
-        case overtaken
+        /// The node knows a newer document than the one of that epoch.
+        case overtaken(NodeID, Epoch)
+        /// Somebody else has the authority now.
+        case authorityLost
         case abort(reason: String)
     }
 
@@ -60,18 +63,31 @@ package struct RingTransitionStateMachine: Sendable {
 
     /// Waits between two tries at one node.
     package static let retryMilliseconds = 250
-    /// A node that gives nothing away and fails for this long, before the new side answers reads, makes the change abort.
+    /// A change that can't go on for this long, because of one node, before the new side answers reads, is aborted. (A loser
+    /// that is away is waited for: nothing is decided without it.)
     package static let patienceMilliseconds: Int64 = 8000
+    /// A node that has not failed for this long is timed afresh. Longer than one failing call and the pause after it.
+    package static let forgivenessMilliseconds: Int64 = 4000
+    /// A job that takes longer than that until it fails is given up after so many tries.
+    package static let patienceTries = 8
     /// How long steps that need only the losers' word wait for everybody else's.
     package static let courtesyMilliseconds: Int64 = 2000
 
     private enum Phase: Hashable, Sendable {
         /// Gainers drop what an earlier change left behind, before anything new is written there.
         case preparing(RingTransition, waiting: Set<NodeID>)
-        /// The document in force is being announced: first to the losers, then to everybody.
-        case announcing(toLosers: Bool, waiting: Set<NodeID>)
+        case announcing(to: Audience, waiting: Set<NodeID>)
         case working(Job, waiting: Set<NodeID>)
         case ended
+    }
+
+    /// A document is announced to one audience after the other.
+    private enum Audience: Hashable, Sendable {
+        /// Whose word makes it real.
+        case losers
+        case everybody
+        /// Once more to the gainers, before losers delete anything: is their memory still the one that was verified?
+        case gainersAgain
     }
 
     /// The newest document; announced, or about to be.
@@ -80,8 +96,19 @@ package struct RingTransitionStateMachine: Sendable {
     /// Whose word makes a document real.
     package let losers: Set<NodeID>
     private let gainers: Set<NodeID>
-    private var failingSince: [NodeID: Int64] = [:]
+    /// Since when each node has failed, and when it last did.
+    private struct Failing: Hashable, Sendable {
+        let since: Int64
+        let last: Int64
+        let count: Int
+    }
+
+    private var failing: [NodeID: Failing] = [:]
     private var phaseBegan: Int64
+    /// The document that was in force when this machine took over.
+    private var resumedEpoch: Epoch?
+    /// Whether the losers have accepted a document of this machine's, so that no other change can come into being.
+    package private(set) var isEstablished = false
     private var verifiedGainers: [NodeID: Generation] = [:]
     private var gainersDisagree = false
 
@@ -118,6 +145,8 @@ package struct RingTransitionStateMachine: Sendable {
         var machine = RingTransitionStateMachine(
             document: document, plan: MovePlan(transition, replicas: document.replicas), phase: .ended,
             nowMilliseconds: nowMilliseconds)
+        machine.resumedEpoch = document.epoch
+        machine.isEstablished = true
         let actions = machine.announce(now: nowMilliseconds)
         return (machine, actions)
     }
@@ -136,16 +165,20 @@ package struct RingTransitionStateMachine: Sendable {
         switch event {
         case .adopted(let node, let epoch, let generation):
             guard epoch == document.epoch else { return [] }
-            failingSince[node] = nil
+            failing[node] = nil
             return adopted(node, generation, now: now)
         case .jobDone(let node, let job, let epoch, let report):
             guard epoch == document.epoch else { return [] }
-            failingSince[node] = nil
+            failing[node] = nil
             return jobDone(node, job, report, now: now)
         case .failed(let node, let epoch, let reason):
             guard epoch == document.epoch else { return [] }
             return failed(node, reason, now: now)
-        case .overtaken:
+        case .overtaken(_, let epoch):
+            guard epoch == document.epoch else { return [] }
+            phase = .ended
+            return [.end(.overtaken)]
+        case .authorityLost:
             phase = .ended
             return [.end(.overtaken)]
         case .abort(let reason):
@@ -154,22 +187,24 @@ package struct RingTransitionStateMachine: Sendable {
     }
 
     private mutating func adopted(_ node: NodeID, _ generation: Generation, now: Int64) -> [Action] {
-        guard case .announcing(let toLosers, var waiting) = phase, waiting.remove(node) != nil else { return [] }
+        guard case .announcing(let audience, var waiting) = phase, waiting.remove(node) != nil else { return [] }
         if let transition = document.transition, transition.step == .settling, gainers.contains(node),
             let fence = transition.fence(of: node), fence != generation
         {
             // Its memory was lost after it had been verified, and the losers still have everything.
             return enter(transition.moved(to: .crossing), now: now)
         }
-        phase = .announcing(toLosers: toLosers, waiting: waiting)
+        phase = .announcing(to: audience, waiting: waiting)
         return waiting.isEmpty ? announced(now: now) : []
     }
 
     /// Everybody who had to stands on the document.
     private mutating func announced(now: Int64) -> [Action] {
-        if case .announcing(toLosers: true, _) = phase {
+        guard case .announcing(let audience, _) = phase else { return [] }
+        if audience == .losers {
+            isEstablished = true
             let others = Set(members).subtracting(losers)
-            phase = .announcing(toLosers: false, waiting: others)
+            phase = .announcing(to: .everybody, waiting: others)
             phaseBegan = now
             let told = document.standbys.filter { !losers.contains($0) && !others.contains($0) }
                 .map { Action.tell(document, $0) }
@@ -186,7 +221,13 @@ package struct RingTransitionStateMachine: Sendable {
             verifiedGainers = [:]
             gainersDisagree = false
             return work(.verify, on: losers, now: now)
-        case .settling: return enter(transition.moved(to: .cleaning), now: now)
+        case .settling:
+            if audience == .everybody, !gainers.isEmpty {
+                phase = .announcing(to: .gainersAgain, waiting: gainers)
+                phaseBegan = now
+                return gainers.sorted().map { .announce(document, to: $0, afterMilliseconds: 0) }
+            }
+            return enter(transition.moved(to: .cleaning), now: now)
         case .retreating: return enter(transition.moved(to: .cleaning), now: now)
         case .cleaning: return work(.clean, on: transition.abortReason == nil ? losers : gainers, now: now)
         }
@@ -240,31 +281,45 @@ package struct RingTransitionStateMachine: Sendable {
     }
 
     private mutating func failed(_ node: NodeID, _ reason: String, now: Int64) -> [Action] {
-        let since = failingSince[node] ?? now
-        failingSince[node] = since
-        let failing = now - since
+        let known = failing[node]
+        let isRow = known.map { now - $0.last <= RingTransitionStateMachine.forgivenessMilliseconds } ?? false
+        let since = isRow ? known?.since ?? now : now
+        let count = (known?.count ?? 0) + 1
+        failing[node] = Failing(since: since, last: now, count: count)
+        let isHopeless =
+            now - since >= RingTransitionStateMachine.patienceMilliseconds
+            || count >= RingTransitionStateMachine.patienceTries && !isRow
         switch phase {
         case .preparing:
             phase = .ended
             return [.end(.notBegun(node, reason: reason))]
-        case .announcing(let toLosers, var waiting):
+        case .announcing(let audience, var waiting):
             guard waiting.contains(node) else { return [] }
             if !isNeeded(node), now - phaseBegan >= RingTransitionStateMachine.courtesyMilliseconds {
                 waiting.remove(node)
-                phase = .announcing(toLosers: toLosers, waiting: waiting)
+                phase = .announcing(to: audience, waiting: waiting)
                 return waiting.isEmpty ? announced(now: now) : []
             }
-            if let actions = abortInsteadOfWaiting(for: node, failing: failing, reason, now: now) { return actions }
+            if isHopeless, !losers.contains(node), let actions = climbDown(becauseOf: node, reason, now: now) {
+                return actions
+            }
             return [.announce(document, to: node, afterMilliseconds: RingTransitionStateMachine.retryMilliseconds)]
         case .working(let job, var waiting):
             guard waiting.contains(node) else { return [] }
-            if job == .clean, failing >= RingTransitionStateMachine.patienceMilliseconds {
-                // It sweeps by itself when it is back.
-                waiting.remove(node)
-                phase = .working(job, waiting: waiting)
-                return waiting.isEmpty ? finish(now: now) : []
+            if job == .clean {
+                // Where it isn't done now, the node does it by itself later; an abort need not wait for that.
+                let patience =
+                    document.transition?.abortReason == nil
+                    ? RingTransitionStateMachine.patienceMilliseconds : RingTransitionStateMachine.courtesyMilliseconds
+                if now - since >= patience {
+                    waiting.remove(node)
+                    phase = .working(job, waiting: waiting)
+                    return waiting.isEmpty ? finish(now: now) : []
+                }
+            } else if isHopeless, let actions = climbDown(becauseOf: node, reason, now: now) {
+                // A loser's job fails as well where it is a gainer that is gone, or full.
+                return actions
             }
-            if let actions = abortInsteadOfWaiting(for: node, failing: failing, reason, now: now) { return actions }
             return [
                 .run(job, on: node, under: document, afterMilliseconds: RingTransitionStateMachine.retryMilliseconds)
             ]
@@ -273,21 +328,35 @@ package struct RingTransitionStateMachine: Sendable {
     }
 
     /// Every member must stand on a rung before the next one is climbed. On the way down, and once the losers have
-    /// let go, the losers' word is enough: no operation on a moving slot gets past them with an older document.
+    /// let go, the losers' word is enough: no operation on a moving slot gets past them with an older document. The last
+    /// document, and a clean-up that was in force already, need nobody's word: all that follows is in the document.
     private func isNeeded(_ node: NodeID) -> Bool {
-        guard let transition = document.transition, transition.abortReason == nil, transition.step != .cleaning else {
-            return losers.contains(node)
-        }
+        guard let transition = document.transition else { return false }
+        if transition.step == .cleaning, document.epoch == resumedEpoch { return false }
+        if transition.abortReason != nil || transition.step == .cleaning { return losers.contains(node) }
         return true
     }
 
-    private mutating func abortInsteadOfWaiting(
-        for node: NodeID, failing: Int64, _ reason: String, now: Int64
-    ) -> [Action]? {
-        guard let step = document.transition?.step, step == .copying || step == .crossing, !losers.contains(node),
-            failing >= RingTransitionStateMachine.patienceMilliseconds
-        else { return nil }
-        return abort("\(node) could not be reached: \(reason)", now: now)
+    /// What to do where the rung can't be left upwards: an abort, or from settling, which can't be aborted, back to
+    /// crossing, from where it can. Nil where there is no way down, or where a loser has lost its memory: what the gainers
+    /// hold is the last copy then, and only an operator may decide to throw it away.
+    private mutating func climbDown(becauseOf node: NodeID, _ reason: String, now: Int64) -> [Action]? {
+        guard let transition = document.transition, transition.abortReason == nil, transition.losses.isEmpty else {
+            return nil
+        }
+        switch transition.step {
+        case .copying, .crossing:
+            let actions = abort("\(node) could not do its part: \(reason)", now: now)
+            return actions.isEmpty ? nil : actions
+        case .settling: return enter(transition.moved(to: .crossing), now: now)
+        case .retreating, .cleaning: return nil
+        }
+    }
+
+    /// Whether the newest document comes into being by this node's word, so that the node must have promised it. One that was
+    /// in force before, and the last one, which is the same whoever makes it, need no promise.
+    package func needsPromise(of node: NodeID) -> Bool {
+        losers.contains(node) && document.transition != nil && document.epoch != resumedEpoch
     }
 
     // MARK: Steps
@@ -314,15 +383,15 @@ package struct RingTransitionStateMachine: Sendable {
 
     private mutating func announce(now: Int64) -> [Action] {
         phaseBegan = now
-        failingSince = [:]
-        phase = .announcing(toLosers: true, waiting: losers)
+        failing = [:]
+        phase = .announcing(to: .losers, waiting: losers)
         if losers.isEmpty { return announced(now: now) }
         return losers.sorted().map { .announce(document, to: $0, afterMilliseconds: 0) }
     }
 
     private mutating func work(_ job: Job, on nodes: Set<NodeID>, now: Int64) -> [Action] {
         phaseBegan = now
-        failingSince = [:]
+        failing = [:]
         phase = .working(job, waiting: nodes)
         if nodes.isEmpty { return finish(now: now) }
         return nodes.sorted().map { .run(job, on: $0, under: document, afterMilliseconds: 0) }

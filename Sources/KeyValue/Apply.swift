@@ -6,15 +6,12 @@ package enum Apply: Hashable, Sendable {
     case store(Envelope)
     /// This version or a newer one is held already.
     case keep(newest: Version)
-    case refuse(OperationFailure.Reason)
 
-    /// A write whose version was chosen elsewhere.
-    /// - Parameters:
-    ///   - held: the version that the replica holds; `Version.none` where it holds nothing.
-    ///   - isPlausible: whether the version is not too far ahead of the replica's clock.
-    package static func fixed(_ envelope: Envelope, over held: Version, isPlausible: Bool) -> Apply {
-        if envelope.version <= held { return .keep(newest: held) }
-        return isPlausible ? .store(envelope) : .refuse(.clockAhead)
+    /// A write whose version was chosen elsewhere. Versions are compared with each other alone, never with a clock: a pair
+    /// that some owner has stamped, whatever its clock said, must be able to move.
+    /// - Parameter held: the version that the replica holds; `Version.none` where it holds nothing.
+    package static func fixed(_ envelope: Envelope, over held: Version) -> Apply {
+        envelope.version <= held ? .keep(newest: held) : .store(envelope)
     }
 
     /// A write that the replica stamps itself; never older than what is held, whatever the clocks say.

@@ -17,10 +17,17 @@ package enum Limits {
 
     /// Request line, after which 414.
     package static let requestTargetBytes = 16 << 10
+    /// All header fields of a request, names and values, after which 431.
+    package static let requestHeaderBytes = 32 << 10
+    /// Header fields of a request, after which 431.
+    package static let requestHeaderFields = 64
     /// Requests of one connection that are being answered at the same time; further ones wait in the socket.
     package static let pipelinedRequests = 64
     /// A refused body is read and thrown away up to this size, so that the connection stays usable; a larger one closes it.
     package static let discardedBodyBytes = 16 << 20
+    /// Bytes of bodies that are being received and of answers that wait to be sent, in one worker; beyond that, requests
+    /// that would add to them are refused 503.
+    package static let frontBytes = 256 << 20
     /// Client connections of one worker.
     package static let connectionsPerWorker = 20_000
 

@@ -75,8 +75,6 @@ package enum OperationFailure: Error, Hashable, Sendable {
         case recovering = 7
         /// The node does not hold this slot.
         case notOwner = 8
-        /// The version is further ahead of this node's clock than can be right.
-        case clockAhead = 9
         /// The node knows no ring yet, or could not confirm it.
         case noRing = 10
         /// What came back was not what the protocol allows.

@@ -31,7 +31,7 @@ package struct Version: Hashable, Comparable, Sendable, CustomStringConvertible 
 }
 
 /// A worker's clock: never goes back, never gives the same reading twice. The wall clock is an argument.
-package struct HybridClock: Sendable {
+package struct HybridClock: Hashable, Sendable {
     package private(set) var last: UInt64 = 0
     package let writer: UInt32
 

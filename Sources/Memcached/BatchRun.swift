@@ -30,6 +30,8 @@ struct BatchRun {
     private struct Reading {
         var shared = ByteBuffer()
         var stamp: HostStamp?
+        /// Tokens and stamp are good for this connection only.
+        var connectionNumber = 0
     }
 
     init(clock: WorkerClock, settings: MemcachedSettingsCell) {
@@ -58,8 +60,9 @@ struct BatchRun {
         var results: [LaneBatchResult] = []
         results.reserveCapacity(batches.count)
         var index = 0
-        /// Set once a write's answer did not come: those after it were not sent.
-        var broken: OperationFailure.Reason?
+        /// Set once a call went wrong: the connection, or the ring, is no longer the one that was checked, so the writes that
+        /// follow are not sent.
+        var broken: OperationFailure?
         for batch in batches {
             var outcomes: [Outcome] = []
             outcomes.reserveCapacity(batch.operations.count)
@@ -96,6 +99,7 @@ struct BatchRun {
                 found[index] = Found(record: ByteBuffer(bytes: value), range: 0..<0, token: token)
             }
         }
+        reading.connectionNumber = handle.connectionNumber
         return reading
     }
 
@@ -112,7 +116,7 @@ struct BatchRun {
 
     private mutating func outcome(
         of operation: Operation, _ index: Int, _ reading: Reading, _ batch: LaneBatch,
-        _ broken: inout OperationFailure.Reason?, on handle: inout MemcachedHandle
+        _ broken: inout OperationFailure?, on handle: inout MemcachedHandle
     ) -> Outcome {
         let held = record(index, reading)
         var envelope: Envelope?
@@ -125,10 +129,18 @@ struct BatchRun {
         case .read: return .record(envelope)
         case .readVersion: return .version(envelope?.version ?? .none)
         case .stamp, .apply:
-            if let broken { return .failed(.notApplied(broken)) }
-            let outcome = write(
-                operation, held: envelope?.version ?? .none, token: held?.token, batch, on: &handle)
-            if case .failed(.outcomeUnknown(let reason)) = outcome { broken = reason }
+            if let broken { return .failed(broken) }
+            guard handle.connectionNumber == reading.connectionNumber else {
+                return .failed(.notApplied(.memcachedUnavailable))
+            }
+            let outcome = write(operation, held: envelope?.version ?? .none, token: held?.token, batch, on: &handle)
+            switch outcome {
+            case .failed(.outcomeUnknown(let reason)): broken = .notApplied(reason)
+            case .failed(.staleRing): broken = .staleRing
+            case .failed(.notApplied(let reason)) where reason != .outOfMemory && reason != .tooLarge:
+                broken = .notApplied(reason)
+            default: break
+            }
             return outcome
         }
     }
@@ -143,7 +155,6 @@ struct BatchRun {
             let stored: Envelope
             switch decide(operation, over: held) {
             case .keep(let newest): return .applied(newest: newest)
-            case .refuse(let reason): return .failed(.notApplied(reason))
             case .store(let envelope): stored = envelope
             }
             let itemBytes = operation.key.bytes.count + stored.buffer.readableBytes + Limits.itemHeaderBytes
@@ -176,7 +187,7 @@ struct BatchRun {
     private func decide(_ operation: Operation, over held: Version) -> Apply {
         switch operation {
         case .stamp(_, let envelope): .stamped(envelope, with: clock.tick(after: held))
-        case .apply(_, let envelope): .fixed(envelope, over: held, isPlausible: clock.accepts(envelope.version))
+        case .apply(_, let envelope): .fixed(envelope, over: held)
         case .read, .readVersion: preconditionFailure("only writes are decided on")
         }
     }

@@ -30,10 +30,15 @@ package final class ControlStore: Sendable {
         }
     }
 
+    /// Which state of a value was read, for `compareAndSwap`. Good as long as the connection on which it was read.
+    package struct Token: Hashable, Sendable {
+        let connectionNumber: Int
+        let cas: UInt64
+    }
+
     package struct Value: Sendable {
         package let bytes: [UInt8]
-        /// For `compareAndSwap`.
-        package let token: UInt64
+        package let token: Token
     }
 
     package enum SwapAnswer: Hashable, Sendable {
@@ -118,8 +123,13 @@ package final class ControlStore: Sendable {
             var keys = KeyArena()
             for name in names { keys.append(ControlKey(name).bytes) }
             var values: [String: Value] = [:]
-            try handle.fetch(keys, timeoutMilliseconds: ControlStore.timeoutMilliseconds) { index, bytes, token in
-                values[names[index]] = Value(bytes: PaddedValue.unpadded(bytes), token: token)
+            var found: [(index: Int, bytes: [UInt8], cas: UInt64)] = []
+            try handle.fetch(keys, timeoutMilliseconds: ControlStore.timeoutMilliseconds) { index, bytes, cas in
+                found.append((index, PaddedValue.unpadded(bytes), cas))
+            }
+            for (index, bytes, cas) in found {
+                let token = Token(connectionNumber: handle.connectionNumber, cas: cas)
+                values[names[index]] = Value(bytes: bytes, token: token)
             }
             return values
         }
@@ -140,13 +150,14 @@ package final class ControlStore: Sendable {
 
     /// Overwrites a value if it is still the one that the token was read with.
     package func compareAndSwap(
-        _ name: String, _ bytes: [UInt8], token: UInt64, timeToLive: Duration? = nil
+        _ name: String, _ bytes: [UInt8], token: Token, timeToLive: Duration? = nil
     ) async throws(Failure) -> SwapAnswer {
         let padded = try PaddedValue(ControlKey(name), bytes)
         return try await perform { (handle) throws(MemcachedError) in
+            guard handle.connectionNumber == token.connectionNumber else { return .lost }
             let answer = try ControlReserve.storing(padded, on: &handle) { (value, handle) throws(MemcachedError) in
                 try handle.compareAndSwap(
-                    padded.key.bytes, value, token: token, timeToLiveSeconds: ControlStore.seconds(timeToLive),
+                    padded.key.bytes, value, token: token.cas, timeToLiveSeconds: ControlStore.seconds(timeToLive),
                     timeoutMilliseconds: ControlStore.timeoutMilliseconds)
             }
             switch answer {

@@ -2,12 +2,14 @@
 
 package import KeyValue
 
-/// Many keys in one piece of memory, one after the other.
+/// Many keys in one piece of memory, one after the other; those that a scan has found with their cas tokens.
 package struct KeyArena: Sendable {
     /// All keys' bytes, without anything between them.
     private(set) var bytes: [UInt8] = []
     /// Where each key ends.
     private var ends: [Int] = []
+    /// As many as keys, or none.
+    private var tokens: [UInt64] = []
 
     package init() {}
 
@@ -19,13 +21,23 @@ package struct KeyArena: Sendable {
         ends.append(bytes.count)
     }
 
+    mutating func append(_ key: some Collection<UInt8>, token: UInt64) {
+        append(key)
+        tokens.append(token)
+    }
+
+    /// What a scan found the key's item to be.
+    func token(of index: Int) -> UInt64 { tokens[index] }
+
     mutating func removeAll() {
         bytes.removeAll(keepingCapacity: true)
         ends.removeAll(keepingCapacity: true)
+        tokens.removeAll(keepingCapacity: true)
     }
 
     mutating func reserve(keys: Int, bytes count: Int) {
         ends.reserveCapacity(keys)
+        tokens.reserveCapacity(keys)
         bytes.reserveCapacity(count)
     }
 

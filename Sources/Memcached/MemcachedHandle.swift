@@ -19,6 +19,9 @@ struct MemcachedHandle: ~Copyable {
     private let endpoint: MemcachedEndpoint
     private let settings: MemcachedSettingsCell
     private var connection: UnsafeMutablePointer<memcached_st>?
+    /// Grows whenever a connection is given up: a cas token says nothing on another one than it was read on, for memcached may have come back empty
+    /// in between and given the same token to something else.
+    private(set) var connectionNumber = 0
     /// libmemcached fills this one again for each value. In memory of ours, for it frees one of its own after the last.
     private let result: UnsafeMutablePointer<memcached_result_st>
     /// The timeout that the connection has now.
@@ -51,6 +54,8 @@ struct MemcachedHandle: ~Copyable {
         memcached_result_free(result)
         memcached_free(connection)
         self.connection = nil
+        connectionNumber += 1
+        connectionNumber += 1
     }
 
     /// The connection, made now if need be. A memcached that evicts is not served.
@@ -139,11 +144,24 @@ struct MemcachedHandle: ~Copyable {
 
     /// Reads all keys of the arena with their cas tokens in one request. `body` is called in the keys' order for those
     /// that are there; the bytes are valid during the call only.
-    /// - Returns: whether the whole answer was read: where it wasn't, a missing key says nothing.
+    ///
+    /// libmemcached 1.1.4 reports some answers that are none (`ERROR`, another command's) as missing keys, and a later
+    /// store that meets the wrong kind of answer aborts the process. So where nothing came, it is asked again, once it is
+    /// clear that the connection is in step.
     mutating func fetch(
         _ keys: borrowing KeyArena, timeoutMilliseconds: Int32,
         _ body: (_ index: Int, _ value: UnsafeRawBufferPointer, _ token: UInt64) -> Void
     ) throws(MemcachedError) {
+        if try fetchOnce(keys, timeoutMilliseconds: timeoutMilliseconds, body) { return }
+        _ = try readSettings(try connected())
+        _ = try fetchOnce(keys, timeoutMilliseconds: timeoutMilliseconds, body)
+    }
+
+    /// - Returns: whether any of the keys was there.
+    private mutating func fetchOnce(
+        _ keys: borrowing KeyArena, timeoutMilliseconds: Int32,
+        _ body: (_ index: Int, _ value: UnsafeRawBufferPointer, _ token: UInt64) -> Void
+    ) throws(MemcachedError) -> Bool {
         let connection = try connected()
         setTimeout(timeoutMilliseconds, on: connection)
         let count = keys.count
@@ -187,7 +205,14 @@ struct MemcachedHandle: ~Copyable {
             next += 1
         }
         switch code {
-        case MEMCACHED_END, MEMCACHED_NOTFOUND, MEMCACHED_SUCCESS: return
+        case MEMCACHED_END, MEMCACHED_NOTFOUND, MEMCACHED_SUCCESS:
+            // Where an error line or garbage came instead of the first value, this code is the same as for keys that are
+            // not there (libmemcached 1.1.4); the last error is not.
+            let last = memcached_last_error(connection)
+            guard last != MEMCACHED_SUCCESS, last != MEMCACHED_NOTFOUND, last != MEMCACHED_END else { return next > 0 }
+            let error = failure(last)
+            drop()
+            throw error
         default: throw failure(code)
         }
     }

@@ -123,7 +123,11 @@ struct MetadumpReader {
             let name = line[4...].prefix { $0 != UInt8(ascii: " ") }
             // Not a pair's (control keys), or one of the others.
             guard name.first == UInt8(ascii: "d") else { return }
-            append(name)
+            guard let token = token(in: line[name.endIndex...]) else {
+                state = .failed(String(decoding: line.prefix(80), as: UTF8.self))
+                return
+            }
+            append(name, token)
         } else if line.starts(with: "END".utf8) {
             state = .ended
         } else if line.starts(with: "BUSY".utf8) {
@@ -133,7 +137,29 @@ struct MetadumpReader {
         }
     }
 
-    private mutating func append(_ name: Slice<UnsafeRawBufferPointer>) {
+    /// The number behind ` cas=`.
+    private func token(in fields: Slice<UnsafeRawBufferPointer>) -> UInt64? {
+        var index = fields.startIndex
+        while index + 5 <= fields.endIndex {
+            guard fields[index] == UInt8(ascii: " ") else {
+                index += 1
+                continue
+            }
+            guard fields[index..<index + 5].elementsEqual(" cas=".utf8) else {
+                index += 1
+                continue
+            }
+            var number: UInt64 = 0
+            for byte in fields[(index + 5)...] {
+                guard (0x30...0x39).contains(byte) else { break }
+                number = number &* 10 &+ UInt64(byte - 0x30)
+            }
+            return number
+        }
+        return nil
+    }
+
+    private mutating func append(_ name: Slice<UnsafeRawBufferPointer>, _ token: UInt64) {
         decoded.removeAll(keepingCapacity: true)
         var index = name.startIndex
         while index < name.endIndex {
@@ -151,7 +177,7 @@ struct MetadumpReader {
         guard let slot = StoredKey.slot(of: decoded), slot.value <= lastSlot, wanted[Int(slot.value)],
             StoredKey(stored: decoded) != nil
         else { return }
-        keys.append(decoded)
+        keys.append(decoded, token: token)
         slots.append(slot.value)
         if keys.count > maximumKeys || keys.bytes.count > maximumBytes { leaveOutHighSlots() }
     }
@@ -172,7 +198,7 @@ struct MetadumpReader {
         var fewer = KeyArena()
         var fewerSlots: [UInt16] = []
         for (index, slot) in slots.enumerated() where slot <= last {
-            fewer.append(keys.bytes[keys.range(of: index)])
+            fewer.append(keys.bytes[keys.range(of: index)], token: keys.token(of: index))
             fewerSlots.append(slot)
         }
         (keys, slots) = (fewer, fewerSlots)
@@ -190,7 +216,7 @@ struct MetadumpReader {
         }
         var result = KeyArena()
         result.reserve(keys: slots.count, bytes: keys.bytes.count)
-        for index in order { result.append(keys.bytes[keys.range(of: index)]) }
+        for index in order { result.append(keys.bytes[keys.range(of: index)], token: keys.token(of: index)) }
         let isComplete = lastSlot == UInt16(Slot.count - 1)
         return MetadumpScanner.Scan(keys: result, coveredThrough: isComplete ? nil : Slot(Int(lastSlot)))
     }

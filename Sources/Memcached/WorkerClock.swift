@@ -40,14 +40,7 @@ package final class WorkerClock: Sendable {
         return isTaken
     }
 
-    /// Whether a version is at most `Limits.clockAheadMilliseconds` ahead of the wall clock; others are counted.
-    package func accepts(_ version: Version) -> Bool {
-        let isPlausible = HybridClock.isPlausible(version.time, wallMicroseconds: wallMicroseconds)
-        if !isPlausible { refused.add(1, ordering: .relaxed) }
-        return isPlausible
-    }
-
-    /// How many readings and versions were refused because they were too far ahead.
+    /// How many readings of other clocks were refused because they were too far ahead.
     package var refusedCount: Int { refused.load(ordering: .relaxed) }
 
     /// The wall clock in milliseconds since 1970.
