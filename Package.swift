@@ -31,7 +31,6 @@ let package = Package(
         .package(url: "https://github.com/apple/swift-crypto", from: "4.5.2"),
         .package(url: "https://github.com/apple/swift-collections", from: "1.6.0"),
         .package(url: "https://github.com/apple/swift-argument-parser", from: "1.8.2"),
-        .package(url: "https://github.com/apple/swift-configuration", from: "1.4.0"),
     ],
     targets: [
         .systemLibrary(
@@ -43,22 +42,47 @@ let package = Package(
             swiftSettings: settings),
         .target(
             name: "Cluster",
-            dependencies: ["Memcached", "KeyValue", "HashRing", nioCore, nioPosix, nioHTTP1, logging, deque],
+            dependencies: [
+                "Memcached", "KeyValue", "HashRing", nioCore, nioPosix, nioHTTP1, logging, deque, crypto,
+            ],
             swiftSettings: settings),
         .target(
             name: "HTTPFront",
             dependencies: ["Cluster", "KeyValue", "HashRing", nioCore, nioPosix, nioHTTP1, logging, deque],
             swiftSettings: settings),
+        // Processes, configuration and logs; no data passes here.
+        .target(
+            name: "Supervision", dependencies: ["Memcached", "HashRing", logging], swiftSettings: settings),
         .executableTarget(
             name: "KVServer",
             dependencies: [
-                "HTTPFront", "Cluster", "Memcached", "KeyValue", "HashRing", nioCore, nioPosix, logging,
+                "Supervision", "HTTPFront", "Cluster", "Memcached", "KeyValue", "HashRing", nioCore, nioPosix, logging,
                 .product(name: "ArgumentParser", package: "swift-argument-parser"),
-                .product(name: "Configuration", package: "swift-configuration"),
             ],
             swiftSettings: settings),
 
+        // Processes and peers that tests share: a real memcached on a socket of its own, a scripted fake one.
+        .target(
+            name: "TestSupport", dependencies: ["KeyValue", "HashRing", nioCore], path: "Tests/TestSupport",
+            swiftSettings: settings),
         .testTarget(name: "HashRingTests", dependencies: ["HashRing"], swiftSettings: settings),
         .testTarget(name: "KeyValueTests", dependencies: ["KeyValue", "HashRing", nioCore], swiftSettings: settings),
+        .testTarget(
+            name: "ClusterTests", dependencies: ["Cluster", "KeyValue", "HashRing", nioCore], swiftSettings: settings),
+        .testTarget(
+            name: "SimulationTests", dependencies: ["Cluster", "KeyValue", "HashRing", nioCore],
+            swiftSettings: settings),
+        .testTarget(
+            name: "MemcachedTests",
+            dependencies: ["Memcached", "KeyValue", "HashRing", "TestSupport", nioCore, nioPosix, logging],
+            swiftSettings: settings),
+        .testTarget(
+            name: "HTTPFrontTests",
+            dependencies: [
+                "HTTPFront", "Cluster", "KeyValue", "HashRing", nioCore, nioPosix, nioHTTP1, nioEmbedded,
+            ],
+            swiftSettings: settings),
+        .testTarget(
+            name: "KVServerTests", dependencies: ["Supervision", "HashRing", logging], swiftSettings: settings),
     ]
 )

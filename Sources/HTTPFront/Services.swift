@@ -1,37 +1,45 @@
 // SPDX-License-Identifier: Apache-2.0
 
+package import Cluster
 package import HashRing
 package import KeyValue
 package import NIOCore
 
-/// What the front asks of the store for each request: on the event loop, without `await`. Completions come on the same loop,
-/// exactly once, within the request's deadline, and may come before the call returns.
+/// What the front asks of the store for each request: on the event loop, without `await`. Completions come on the same
+/// loop, exactly once, within the request's deadline, and may come before the call returns.
 package protocol DataService: AnyObject {
-    /// The ring that this worker acts on; nil while the node has none, or could not confirm it.
+    /// What this worker knows of the ring: cheap enough to be asked for each request.
+    var standing: RingStanding { get }
+    /// The ring that this worker acts on; nil unless `standing` is `present`.
     var document: RingDocument? { get }
     /// The nodes that hold the key now, its owner first; nil without a ring.
     func holders(of key: Key) -> [NodeID]?
+    /// memcached's item size limit in bytes: no value is larger.
+    var itemBytes: Int { get }
     /// The largest value in bytes that this node's memcached takes for the key.
-    func valueLimit(for storedKey: StoredKey) -> Int
+    func valueLimit(for storedKey: StoredKey, of key: Key) -> Int
 
     /// The newest pair, wherever it is; nil where there is none (a tombstone counts as none).
     func read(_ key: Key, completion: @escaping (Result<Envelope?, OperationFailure>) -> Void)
     /// Stores the pair at its holders; the envelope comes without a version and is stamped by the store.
-    func write(_ key: StoredKey, _ envelope: Envelope, completion: @escaping (Result<Version, OperationFailure>) -> Void)
+    func write(
+        _ key: StoredKey, _ envelope: Envelope, completion: @escaping (Result<Version, OperationFailure>) -> Void)
     /// The same on this node's memcached alone, whatever the ring says.
     func readHere(_ key: Key, completion: @escaping (Result<Envelope?, OperationFailure>) -> Void)
     func writeHere(
         _ key: StoredKey, _ envelope: Envelope, completion: @escaping (Result<Version, OperationFailure>) -> Void)
 
     /// Another node's batch.
-    func serve(_ batch: PeerBatch, completion: @escaping (PeerServed) -> Void)
+    func serve(_ batch: PeerBatch, completion: @escaping (Coordinator.Served) -> Void)
 }
 
-/// What becomes of another node's batch.
-package enum PeerServed: Sendable {
-    case answer(PeerBatchAnswer)
-    /// The two nodes' rings differ; nothing was done. This node's own document, if it has one.
-    case refused(RingDocument?)
+/// What a worker knows of the ring.
+package enum RingStanding: Hashable, Sendable {
+    /// This host's memcached does not vouch for any, or does not answer.
+    case unconfirmed
+    /// The node has none.
+    case none
+    case present
 }
 
 /// What operators and other nodes' drivers ask for: off the event loop, may take long.
@@ -61,24 +69,6 @@ package struct PeerCallAnswer: Sendable {
         self.status = status
         self.body = body
     }
-}
-
-/// Why an operator's request was not done.
-package enum OperatorError: Error, Sendable {
-    /// The ring does not allow it; nothing was changed.
-    case refused(RingChangeError)
-    /// Another change is under way.
-    case busy(String)
-    /// There is no change to abort, or it is past the point of return.
-    case nothingToAbort(String)
-    /// The change was given up and undone.
-    case aborted(String)
-    /// This node has no ring.
-    case noRing
-    /// A node that is needed did not answer; nothing was changed.
-    case unreachable(String)
-    /// It goes on, but this node can't say how it ends.
-    case unknown(String)
 }
 
 /// Where work that takes long is handed to, away from the event loop.

@@ -32,7 +32,7 @@ package struct Generation: Hashable, Sendable, CustomStringConvertible, Codable 
 
     /// Sixteen hexadecimal digits, as it is written to memcached.
     package init?(hex: some StringProtocol) {
-        guard hex.utf8.count == 16, let value = UInt64(hex, radix: 16) else { return nil }
+        guard hex.utf8.count == 16, hex.allSatisfy(\.isHexDigit), let value = UInt64(hex, radix: 16) else { return nil }
         self.value = value
     }
 

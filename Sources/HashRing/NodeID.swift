@@ -33,6 +33,8 @@ package struct NodeID: Hashable, Comparable, Sendable, CustomStringConvertible, 
 
     /// `inet_pton` reads text only: four decimal parts without leading zeros for IPv4, no short or octal forms.
     private static func isAddress(_ text: String, family: CInt) -> Bool {
+        // A NUL would end the text for `inet_pton`, and hide what comes after it.
+        guard !text.utf8.contains(0) else { return false }
         var address = in6_addr()
         return inet_pton(family, text, &address) == 1
     }

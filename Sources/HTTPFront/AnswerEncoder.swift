@@ -1,0 +1,131 @@
+// SPDX-License-Identifier: Apache-2.0
+
+private import KeyValue
+package import NIOCore
+
+/// Writes answers as HTTP/1.1 bytes, without a `String` on the way of the common ones.
+package enum AnswerEncoder {
+    /// What an answer's head says of the connection.
+    package enum Persistence: Hashable, Sendable {
+        case keepAlive
+        /// An HTTP/1.0 client that asked to keep the connection has to be told that it is kept.
+        case keepAliveExplicitly
+        case close
+    }
+
+    /// A body up to this many bytes is copied behind its head, so that many answers make one write.
+    package static let copiedBodyBytes = 16 << 10
+
+    /// Writes the head; returns the body where it is to be written by itself.
+    package static func encode(
+        _ answer: Answer, isHead: Bool, _ persistence: Persistence, into buffer: inout ByteBuffer
+    ) -> ByteBuffer? {
+        writeStatus(answer.status, &buffer)
+        writeContentType(answer.contentType, &buffer)
+        buffer.writeStaticString("Content-Length: ")
+        writeDecimal(answer.body.readableBytes, &buffer)
+        buffer.writeStaticString("\r\n")
+        if let version = answer.version { writeTag(version, &buffer) }
+        switch answer.outcome {
+        case nil: break
+        case .notApplied: buffer.writeStaticString("X-KV-Outcome: not-applied\r\n")
+        case .unknown: buffer.writeStaticString("X-KV-Outcome: unknown\r\n")
+        }
+        if let allowed = answer.allowed {
+            buffer.writeStaticString("Allow: ")
+            buffer.writeStaticString(allowed.allow)
+            buffer.writeStaticString("\r\n")
+        }
+        if answer.retryAfter { buffer.writeStaticString("Retry-After: 1\r\n") }
+        endHead(persistence, &buffer)
+        guard !isHead, answer.body.readableBytes > 0 else { return nil }
+        guard answer.body.readableBytes <= copiedBodyBytes else { return answer.body }
+        buffer.writeImmutableBuffer(answer.body)
+        return nil
+    }
+
+    /// Begins an answer of unknown length: in chunks, or, for HTTP/1.0, up to the connection's end.
+    package static func beginStream(isChunked: Bool, _ persistence: Persistence, into buffer: inout ByteBuffer) {
+        writeStatus(.ok, &buffer)
+        writeContentType(.json, &buffer)
+        if isChunked { buffer.writeStaticString("Transfer-Encoding: chunked\r\n") }
+        endHead(persistence, &buffer)
+    }
+
+    package static func beginChunk(_ length: Int, into buffer: inout ByteBuffer) {
+        buffer.writeString(String(length, radix: 16))
+        buffer.writeStaticString("\r\n")
+    }
+
+    package static func writeContinue(into buffer: inout ByteBuffer) {
+        buffer.writeStaticString("HTTP/1.1 100 Continue\r\n\r\n")
+    }
+
+    private static func endHead(_ persistence: Persistence, _ buffer: inout ByteBuffer) {
+        switch persistence {
+        case .keepAlive: buffer.writeStaticString("\r\n")
+        case .keepAliveExplicitly: buffer.writeStaticString("Connection: keep-alive\r\n\r\n")
+        case .close: buffer.writeStaticString("Connection: close\r\n\r\n")
+        }
+    }
+
+    private static func writeContentType(_ type: Answer.ContentType, _ buffer: inout ByteBuffer) {
+        switch type {
+        case .text: buffer.writeStaticString("Content-Type: text/plain\r\n")
+        case .binary: buffer.writeStaticString("Content-Type: application/octet-stream\r\n")
+        case .json: buffer.writeStaticString("Content-Type: application/json\r\n")
+        }
+    }
+
+    private static func writeStatus(_ status: Answer.Status, _ buffer: inout ByteBuffer) {
+        switch status {
+        case .ok: buffer.writeStaticString("HTTP/1.1 200 OK\r\n")
+        case .badRequest: buffer.writeStaticString("HTTP/1.1 400 Bad Request\r\n")
+        case .notFound: buffer.writeStaticString("HTTP/1.1 404 Not Found\r\n")
+        case .methodNotAllowed: buffer.writeStaticString("HTTP/1.1 405 Method Not Allowed\r\n")
+        case .requestTimeout: buffer.writeStaticString("HTTP/1.1 408 Request Timeout\r\n")
+        case .conflict: buffer.writeStaticString("HTTP/1.1 409 Conflict\r\n")
+        case .contentTooLarge: buffer.writeStaticString("HTTP/1.1 413 Content Too Large\r\n")
+        case .targetTooLong: buffer.writeStaticString("HTTP/1.1 414 URI Too Long\r\n")
+        case .expectationFailed: buffer.writeStaticString("HTTP/1.1 417 Expectation Failed\r\n")
+        case .headersTooLarge: buffer.writeStaticString("HTTP/1.1 431 Request Header Fields Too Large\r\n")
+        case .internalError: buffer.writeStaticString("HTTP/1.1 500 Internal Server Error\r\n")
+        case .notImplemented: buffer.writeStaticString("HTTP/1.1 501 Not Implemented\r\n")
+        case .unavailable: buffer.writeStaticString("HTTP/1.1 503 Service Unavailable\r\n")
+        case .versionNotSupported: buffer.writeStaticString("HTTP/1.1 505 HTTP Version Not Supported\r\n")
+        case .insufficientStorage: buffer.writeStaticString("HTTP/1.1 507 Insufficient Storage\r\n")
+        }
+    }
+
+    private static func writeTag(_ version: Version, _ buffer: inout ByteBuffer) {
+        buffer.writeStaticString("ETag: \"")
+        buffer.writeWithUnsafeMutableBytes(minimumWritableBytes: 24) { target in
+            for index in 0..<16 { target[index] = hexDigit(version.time >> UInt64(60 - 4 * index)) }
+            for index in 0..<8 { target[16 + index] = hexDigit(UInt64(version.writer) >> UInt64(28 - 4 * index)) }
+            return 24
+        }
+        buffer.writeStaticString("\"\r\n")
+    }
+
+    private static func hexDigit(_ value: UInt64) -> UInt8 {
+        let nibble = UInt8(value & 15)
+        return nibble < 10 ? 0x30 + nibble : 0x57 + nibble
+    }
+
+    private static func writeDecimal(_ value: Int, _ buffer: inout ByteBuffer) {
+        var count = 1
+        var power = 10
+        while power <= value {
+            count += 1
+            power *= 10
+        }
+        buffer.writeWithUnsafeMutableBytes(minimumWritableBytes: count) { target in
+            var rest = value
+            for index in stride(from: count - 1, through: 0, by: -1) {
+                target[index] = 0x30 + UInt8(rest % 10)
+                rest /= 10
+            }
+            return count
+        }
+    }
+}

@@ -1,0 +1,126 @@
+// SPDX-License-Identifier: Apache-2.0
+
+private import DequeModule
+
+/// The requests of one connection that were read and not answered yet, in their order. A value without IO: it says
+/// which may begin, and which answer goes out next.
+///
+/// Requests that change nothing run beside each other. Any other waits until all before it are done, and all after it
+/// wait for it (RFC 9112, section 9.3.2), so that a read sees the write before it in its pipeline.
+package struct AnswerQueue<Request> {
+    /// Names a request on its connection.
+    package struct ID: Hashable, Sendable {
+        fileprivate let number: UInt64
+    }
+
+    /// What the connection has to know of a request when its answer goes out.
+    package struct Trait: Hashable, Sendable {
+        /// Answered without a body.
+        package var isHead = false
+        package var isHTTP10 = false
+        /// The client has asked to end the connection after it.
+        package var closes = false
+
+        package init(isHead: Bool = false, isHTTP10: Bool = false, closes: Bool = false) {
+            self.isHead = isHead
+            self.isHTTP10 = isHTTP10
+            self.closes = closes
+        }
+    }
+
+    /// What is at the head of the queue.
+    package enum Front {
+        case none
+        /// Waits, or is being done.
+        case unfinished(ID, Trait)
+        case answer(Answer, Trait)
+    }
+
+    private enum Phase {
+        case waiting(Request, isSafe: Bool)
+        case running(isSafe: Bool)
+        case answered(Answer)
+    }
+
+    private var entries = Deque<(phase: Phase, trait: Trait)>()
+    private var firstNumber: UInt64 = 0
+    /// Everything before this entry has begun.
+    private var nextIndex = 0
+    private var running = 0
+    private var isUnsafeRunning = false
+
+    package init() {}
+
+    package var count: Int { entries.count }
+    package var isEmpty: Bool { entries.isEmpty }
+
+    package mutating func append(_ request: Request, isSafe: Bool, _ trait: Trait) {
+        entries.append((.waiting(request, isSafe: isSafe), trait))
+    }
+
+    /// A request that is refused without being done.
+    package mutating func append(_ answer: Answer, _ trait: Trait) {
+        entries.append((.answered(answer), trait))
+    }
+
+    /// The next request that may begin; it counts as running from now on.
+    package mutating func begin() -> (id: ID, request: Request)? {
+        while nextIndex < entries.count {
+            switch entries[nextIndex].phase {
+            case .running, .answered: nextIndex += 1
+            case .waiting(let request, let isSafe):
+                guard !isUnsafeRunning, isSafe || running == 0 else { return nil }
+                entries[nextIndex].phase = .running(isSafe: isSafe)
+                running += 1
+                isUnsafeRunning = !isSafe
+                let id = ID(number: firstNumber + UInt64(nextIndex))
+                nextIndex += 1
+                return (id, request)
+            }
+        }
+        return nil
+    }
+
+    /// The answer of a request that is running; false where there is no such request (any more).
+    package mutating func complete(_ id: ID, _ answer: Answer) -> Bool {
+        guard let index = index(of: id), case .running(let isSafe) = entries[index].phase else { return false }
+        entries[index].phase = .answered(answer)
+        running -= 1
+        if !isSafe { isUnsafeRunning = false }
+        return true
+    }
+
+    package var front: Front {
+        guard let first = entries.first else { return .none }
+        guard case .answered(let answer) = first.phase else { return .unfinished(ID(number: firstNumber), first.trait) }
+        return .answer(answer, first.trait)
+    }
+
+    /// Whether this request's answer is the next to go out.
+    package func isFront(_ id: ID) -> Bool { !entries.isEmpty && id.number == firstNumber }
+
+    /// Takes the head of the queue away: its answer has been written.
+    package mutating func removeFront() {
+        guard let first = entries.popFirst() else { return }
+        if case .running(let isSafe) = first.phase {
+            running -= 1
+            if !isSafe { isUnsafeRunning = false }
+        }
+        firstNumber += 1
+        nextIndex = max(0, nextIndex - 1)
+    }
+
+    /// Forgets everything; what is running completes into the void.
+    package mutating func removeAll() {
+        firstNumber += UInt64(entries.count)
+        entries.removeAll()
+        nextIndex = 0
+        running = 0
+        isUnsafeRunning = false
+    }
+
+    private func index(of id: ID) -> Int? {
+        guard id.number >= firstNumber, id.number - firstNumber < UInt64(entries.count) else { return nil }
+        return Int(id.number - firstNumber)
+    }
+}

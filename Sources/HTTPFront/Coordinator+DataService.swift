@@ -1,0 +1,26 @@
+// SPDX-License-Identifier: Apache-2.0
+
+package import Cluster
+package import HashRing
+package import KeyValue
+
+extension Coordinator: DataService {
+    package var standing: RingStanding {
+        guard let view else { return .unconfirmed }
+        return view.table == nil ? .none : .present
+    }
+
+    package var document: RingDocument? { view?.document }
+
+    package func holders(of key: Key) -> [NodeID]? {
+        guard let table = view?.table else { return nil }
+        return table[key.slot].reads.first?.members
+    }
+
+    package func valueLimit(for storedKey: StoredKey, of key: Key) -> Int {
+        // The stored key itself is part of the item's overhead; a long one's client key is in the envelope, with its
+        // length.
+        let inside = Envelope.headerBytes + (storedKey.isDigest ? 2 + key.bytes.count : 0)
+        return max(0, itemBytes - Limits.itemOverheadBytes - inside)
+    }
+}

@@ -1,0 +1,43 @@
+// SPDX-License-Identifier: Apache-2.0
+
+private import NIOCore
+
+/// From a request's route to what does it.
+extension HTTPFrontHandler {
+    func perform(_ request: FrontRequest, _ id: RequestID) {
+        switch (request.route, request.method) {
+        case (.pair, .get): readPair(request, id, here: false)
+        case (.pair, _): storePair(request, id, here: false)
+        case (.peerBatch, _): serveBatch(request, id)
+        case (.pairHere, .get): readPair(request, id, here: true)
+        case (.pairHere, _): storePair(request, id, here: true)
+        case (.owner, _): tellOwner(request, id)
+        case (.home, _): complete(id, .text("The key-value node \(front.node) runs.\n"))
+        case (.ring, .get): showRing(id)
+        case (.ring, _): installRing(request, id)
+        case (.addNode, _): addNode(request, id)
+        case (.removeNode, _): removeNode(request, id)
+        case (.abortChange, _): abortChange(id)
+        case (.pairs, _): streamPairs(id)
+        case (.clear, _): clear(id)
+        case (.status, _): tellStatus(id)
+        case (.live, _): complete(id, .text("alive\n"))
+        case (.ready, _): tellReadiness(id)
+        case (.peerCall, _): servePeerCall(request, id)
+        }
+    }
+
+    /// Has work done away from the event loop; its answer comes back to it.
+    func handOver(_ id: RequestID, _ work: @escaping @Sendable () async -> Answer) {
+        let connection = NIOLoopBound(self, eventLoop: front.loop)
+        let loop = front.loop
+        let isTaken = front.tasks.run {
+            let answer = await work()
+            loop.execute { connection.value.complete(id, answer) }
+        }
+        if !isTaken { complete(id, busy) }
+    }
+
+    /// Why no work is taken.
+    var busy: Answer { front.isLeaving ? ErrorAnswer.leaving : ErrorAnswer.overloaded }
+}

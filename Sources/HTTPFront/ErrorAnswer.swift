@@ -1,0 +1,211 @@
+// SPDX-License-Identifier: Apache-2.0
+
+package import Cluster
+private import HashRing
+package import KeyValue
+package import NIOCore
+private import NIOHTTP1
+
+/// Every answer that is not a success: its status, what it says of the request's outcome, and one line that says what
+/// to do. Nothing else in this target decides on a status.
+package enum ErrorAnswer {
+    private static func refusal(
+        _ status: Answer.Status, _ line: String, _ outcome: Answer.Outcome = .notApplied
+    ) -> Answer {
+        Answer(status, .text, ByteBuffer(string: line + "\n"), outcome: outcome)
+    }
+
+    // MARK: The request itself
+
+    /// The original's answer for a pair that is not there.
+    package static let missing = Answer(.notFound, .text, ByteBuffer(string: "N/A"), outcome: .notApplied)
+
+    package static let unknownPath = refusal(
+        .notFound, "There is no such path here. Paths are compared as they are sent.")
+
+    package static func wrongMethod(_ allowed: Methods) -> Answer {
+        var answer = refusal(.methodNotAllowed, "This path takes \(allowed.allow).")
+        answer.allowed = allowed
+        return answer
+    }
+
+    package static let malformedTarget = refusal(
+        .badRequest, "The request's target has to be a path that begins with / and has no bytes but ASCII's.")
+    package static let targetTooLong = refusal(
+        .targetTooLong, "The request's target is over \(Limits.requestTargetBytes) bytes.")
+    package static let headersTooLarge = refusal(
+        .headersTooLarge,
+        "The headers are over \(Limits.requestHeaderBytes) bytes or \(Limits.requestHeaderFields) fields.")
+    package static let noHost = refusal(.badRequest, "An HTTP/1.1 request has one Host header.")
+    package static let unknownExpectation = refusal(.expectationFailed, "Only 100-continue can be expected.")
+    package static let tooSlow = refusal(.requestTimeout, "The request took too long to arrive.").closing
+    package static let unknownCoding = refusal(.notImplemented, "A body comes plain or in chunks.").closing
+
+    /// The bytes on the connection are no HTTP request; where the next one would begin can't be told.
+    package static func unreadable(_ error: any Error) -> Answer {
+        switch error as? HTTPParserError {
+        case .headerOverflow?: headersTooLarge.closing
+        case .invalidVersion?: refusal(.versionNotSupported, "This is an HTTP/1.1 server.").closing
+        default: refusal(.badRequest, "This is not an HTTP/1.1 request.").closing
+        }
+    }
+
+    package static func bodyTooLarge(_ limit: Int) -> Answer {
+        refusal(.contentTooLarge, "The body is over \(limit) bytes.")
+    }
+
+    // MARK: Keys and values
+
+    package static let noKey = refusal(.badRequest, "The request needs a key: key=…, percent-encoded and not empty.")
+    package static let noValue = refusal(.badRequest, "The form needs a value: key=…&val=…, percent-encoded.")
+    package static let malformedField = refusal(
+        .badRequest, "A percent sign has to be followed by two hexadecimal digits.")
+    package static let keyTooLongInTarget = refusal(.targetTooLong, keyLine)
+    package static let keyTooLongInForm = refusal(.contentTooLarge, keyLine)
+    private static let keyLine = "The key is over \(Limits.keyBytes) bytes."
+
+    package static func valueTooLarge(_ limit: Int) -> Answer {
+        refusal(.contentTooLarge, "The value is over \(limit) bytes, the most that memcached takes under this key.")
+    }
+
+    // MARK: The store
+
+    package static let noRing = retrying(
+        refusal(
+            .unavailable, "This node has no ring. POST one to /hash_ring, as deploy/reconfigure.sh does."))
+    package static let unconfirmedRing = retrying(
+        refusal(.unavailable, "This node's memcached does not answer; see that it runs."))
+    package static let overloaded = retrying(
+        refusal(.unavailable, "Too much waits to be done already. Try again in a second."))
+    package static let leaving = retrying(
+        refusal(.unavailable, "This worker is being stopped. Try again on a new connection."))
+
+    private static func retrying(_ answer: Answer) -> Answer {
+        var answer = answer
+        answer.retryAfter = true
+        return answer
+    }
+
+    /// What the store answers when it did not do what was asked.
+    package static func failure(_ failure: OperationFailure) -> Answer {
+        switch failure {
+        case .notApplied(let reason): storeFailure(reason, .notApplied)
+        case .outcomeUnknown(let reason): storeFailure(reason, .unknown)
+        // The store follows the ring by itself; it gave up because the ring kept moving.
+        case .staleRing: retrying(refusal(.unavailable, "The ring is changing. Try again in a second."))
+        }
+    }
+
+    private static func storeFailure(_ reason: OperationFailure.Reason, _ outcome: Answer.Outcome) -> Answer {
+        let status: Answer.Status
+        switch reason {
+        case .outOfMemory: status = .insufficientStorage
+        case .tooLarge: status = .contentTooLarge
+        default: status = .unavailable
+        }
+        let answer = refusal(status, line(reason), outcome)
+        return status == .unavailable ? retrying(answer) : answer
+    }
+
+    private static func line(_ reason: OperationFailure.Reason) -> String {
+        switch reason {
+        case .memcachedUnavailable: "The owner's memcached does not answer; see that it runs."
+        case .nodeUnreachable: "The node that owns the key does not answer; see that it runs."
+        case .deadline: "The request's time was up before it was done."
+        case .overloaded: "Too much waits to be done already. Try again in a second."
+        case .outOfMemory: "The owner's memory is full; the old value stays. Add a node, or give memcached more memory."
+        case .tooLarge: "The value is larger than the owner's memcached takes."
+        case .recovering: "The node that owns the key lost its memory during a ring change, and waits to be refilled."
+        case .notOwner: "The nodes disagree on who owns the key. Try again in a second."
+        case .noRing: "The node has no ring. POST one to /hash_ring, as deploy/reconfigure.sh does."
+        case .protocolViolation: "A node answered what it should not; see that all run the same version."
+        }
+    }
+
+    /// A test made it fail.
+    package static func injected(_ outcome: Answer.Outcome) -> Answer {
+        refusal(.unavailable, "A failpoint failed this request.", outcome)
+    }
+
+    // MARK: Rings and changes
+
+    package static func badRing(_ reason: String) -> Answer {
+        refusal(
+            .badRequest,
+            "\(reason); a ring is data={\"nodes\":[{\"ip\":\"ip:port\",\"key\":0…9999},…],\"standbys\":[\"ip:port\",…]}."
+        )
+    }
+
+    package static let badPosition = refusal(
+        .badRequest, "A position is a number from 0 to 9999: /add_node/<position>/<ip:port>.")
+    package static let badNode = refusal(.badRequest, "A node is named by its literal ip:port, such as 10.0.0.7:5000.")
+
+    package static func operation(_ error: OperatorError) -> Answer {
+        switch error {
+        case .refused(let error): change(error)
+        case .busy(let change): refusal(.conflict, sentence(change) + " Wait until it is over, or abort it.")
+        case .nothingToAbort(let reason): refusal(.conflict, sentence(reason))
+        case .aborted(let reason):
+            // Undone: the ring is as it was before.
+            refusal(.conflict, "The change was given up and undone: \(reason)")
+        case .noRing: noRing
+        case .unreachable(let reason): retrying(refusal(.unavailable, "Nothing was changed: \(reason)"))
+        case .unknown(let reason): refusal(.unavailable, "How it ended is not known here: \(reason)", .unknown)
+        }
+    }
+
+    private static func change(_ error: RingChangeError) -> Answer {
+        switch error {
+        case .alreadyMember(let node, let positions):
+            let places = positions.map(\.description).joined(separator: ", ")
+            return refusal(.conflict, "\(node) is in the ring already, at \(places). Remove it first.")
+        case .positionTaken(let position, let node):
+            return refusal(.conflict, "Position \(position) is taken by \(node). Choose another.")
+        case .unknownNode(let node): return refusal(.notFound, "\(node) is not in the ring; see /hash_ring.")
+        case .lastNode(let node):
+            return refusal(.conflict, "\(node) is the last node of the ring. Add another one first.")
+        }
+    }
+
+    /// Texts that come from other parts begin small and may hold line breaks, which one line does not.
+    private static func sentence(_ text: String) -> String {
+        let line = text.split(whereSeparator: \.isNewline).joined(separator: " ")
+        return line.prefix(1).uppercased() + line.dropFirst() + "."
+    }
+
+    // MARK: Between nodes
+
+    package static func badBatch(_ error: PeerBatchError) -> Answer {
+        refusal(.badRequest, "This is no batch of operations: \(error.description).")
+    }
+
+    /// The two nodes' rings differ; the answer carries this node's.
+    package static func otherRing(_ document: ByteBuffer) -> Answer {
+        Answer(.conflict, .json, document, outcome: .notApplied)
+    }
+
+    /// What another part has decided on already.
+    package static func peer(_ answer: PeerCallAnswer) -> Answer {
+        if answer.status == 200 { return .json(answer.body) }
+        let status = UInt16(exactly: answer.status).flatMap(Answer.Status.init(rawValue:)) ?? .internalError
+        return Answer(status, .text, answer.body, outcome: .unknown)
+    }
+
+    /// The pairs could not be read.
+    package static func unreadablePairs(_ error: any Error) -> Answer {
+        retrying(refusal(.unavailable, sentence("The pairs can't be read now: \(error)")))
+    }
+
+    // MARK: Health
+
+    package static func notReady(_ reason: String) -> Answer { refusal(.unavailable, reason) }
+}
+
+extension Answer {
+    /// The same, and then the connection ends.
+    package var closing: Answer {
+        var answer = self
+        answer.closes = true
+        return answer
+    }
+}

@@ -1,0 +1,146 @@
+// SPDX-License-Identifier: Apache-2.0
+
+package import Cluster
+package import HashRing
+private import KeyValue
+package import NIOCore
+
+/// What all connections of one worker share: the store, the clock, the bounds, and who has something to send at the end
+/// of this tick. Belongs to one event loop.
+package final class Front {
+    /// How long a client may take; all are absolute times, not pauses between bytes, but for the idle ones.
+    package struct Patience: Sendable {
+        /// From a request's first byte to the end of its head.
+        package var head = TimeAmount.seconds(5)
+        /// From there to the body's end, for a short body.
+        package var body = TimeAmount.seconds(5)
+        /// A longer body may take a second more for each of these bytes.
+        package var bodyBytesPerSecond = 64 << 10
+        /// Between an answer and the next request. HAProxy closes its idle connections sooner.
+        package var idle = TimeAmount.seconds(10)
+        /// Between an answer and the next request, once the worker is leaving.
+        package var idleWhileLeaving = TimeAmount.seconds(3)
+        /// Without taking a single byte of what waits to be sent.
+        package var write = TimeAmount.seconds(10)
+        /// For the other side to end a connection that has had its last answer.
+        package var farewell = TimeAmount.seconds(2)
+
+        package init() {}
+    }
+
+    package let node: NodeID
+    package let loop: any EventLoop
+    package let data: any DataService
+    package let operators: any OperatorService
+    package let tasks: any OperatorTasks
+    package let failpoints: Failpoints
+    package let patience: Patience
+    /// One line that says why this worker can't serve yet, beyond what `data` knows; nil where nothing is wrong.
+    package var obstacle: () -> String? = { nil }
+    /// Called once the worker is leaving and its last connection is gone.
+    package var onGone: () -> Void = {}
+
+    /// Called whenever a connection has ended.
+    var onRoom: () -> Void = {}
+
+    package private(set) var isLeaving = false
+    /// The time of the last sweep: good enough for deadlines of seconds, and free.
+    package private(set) var roughNow: NIODeadline
+    /// Bytes of bodies being received and of answers that wait; see `Limits.frontBytes`.
+    package private(set) var heldBytes = 0
+
+    private var connections: [HTTPFrontHandler] = []
+    private var unflushed: [HTTPFrontHandler] = []
+    private var isFlushScheduled = false
+    private var isSweeping = false
+
+    /// Answers are handed to the channel in pieces of about this many bytes, so that it can say when it has enough.
+    static let writtenBytes = 32 << 10
+    /// How late a deadline may be noticed.
+    package static let sweepInterval = TimeAmount.milliseconds(250)
+
+    package init(
+        node: NodeID, loop: any EventLoop, data: any DataService, operators: any OperatorService,
+        tasks: any OperatorTasks, failpoints: Failpoints = .disabled, patience: Patience = Patience()
+    ) {
+        self.node = node
+        self.loop = loop
+        self.data = data
+        self.operators = operators
+        self.tasks = tasks
+        self.failpoints = failpoints
+        self.patience = patience
+        self.roughNow = loop.now
+    }
+
+    package var connectionCount: Int { connections.count }
+
+    // MARK: Connections
+
+    func add(_ connection: HTTPFrontHandler) {
+        connection.place = connections.count
+        connections.append(connection)
+        startSweeping()
+    }
+
+    func remove(_ connection: HTTPFrontHandler) {
+        guard let place = connection.place else { return }
+        connection.place = nil
+        let last = connections.removeLast()
+        if last !== connection {
+            connections[place] = last
+            last.place = place
+        }
+        onRoom()
+        if isLeaving, connections.isEmpty { onGone() }
+    }
+
+    /// From now on each connection ends with its next answer, or once it has been idle for a moment.
+    package func leave() {
+        guard !isLeaving else { return }
+        isLeaving = true
+        if connections.isEmpty { onGone() }
+    }
+
+    func hold(_ bytes: Int) { heldBytes += bytes }
+
+    var isFull: Bool { heldBytes > Limits.frontBytes }
+
+    // MARK: The end of the tick
+
+    /// What was answered outside of a read is sent at the end of this tick, together with what else comes until then.
+    func flushSoon(_ connection: HTTPFrontHandler) {
+        unflushed.append(connection)
+        guard !isFlushScheduled else { return }
+        isFlushScheduled = true
+        loop.assumeIsolated().execute {
+            self.isFlushScheduled = false
+            let connections = self.unflushed
+            self.unflushed.removeAll(keepingCapacity: true)
+            for connection in connections { connection.flush() }
+        }
+    }
+
+    // MARK: Deadlines
+
+    /// One timer for all connections, not several for each request.
+    private func startSweeping() {
+        guard !isSweeping else { return }
+        isSweeping = true
+        roughNow = loop.now
+        scheduleSweep()
+    }
+
+    private func scheduleSweep() {
+        loop.assumeIsolated().scheduleTask(in: Front.sweepInterval) {
+            guard !self.connections.isEmpty else {
+                self.isSweeping = false
+                return
+            }
+            self.roughNow = self.loop.now
+            // A connection that closes leaves the table.
+            for connection in self.connections { connection.sweep(self.roughNow) }
+            self.scheduleSweep()
+        }
+    }
+}

@@ -1,0 +1,135 @@
+// SPDX-License-Identifier: Apache-2.0
+
+private import KeyValue
+package import NIOCore
+package import NIOHTTP1
+
+/// A request that has a route and a method that the route takes.
+package struct FrontRequest: Sendable {
+    package let route: Route
+    /// GET also stands for HEAD.
+    package let method: Methods
+    /// ASCII alone.
+    package let target: String
+    package let pathLength: Int
+    package var body = ByteBuffer()
+
+    /// The rest of the path behind a route's prefix, undecoded.
+    package func pathRest(after prefix: StaticString) -> Substring {
+        // ASCII: characters, code units and bytes are the same.
+        let utf8 = target.utf8
+        let start = utf8.index(utf8.startIndex, offsetBy: prefix.utf8CodeUnitCount)
+        return target[start..<utf8.index(utf8.startIndex, offsetBy: pathLength)]
+    }
+
+    /// The query's bytes, without the question mark.
+    package func withQuery<Value>(_ body: (UnsafeRawBufferPointer) -> Value) -> Value {
+        var target = target
+        return target.withUTF8 { bytes in
+            body(UnsafeRawBufferPointer(rebasing: UnsafeRawBufferPointer(bytes)[min(pathLength + 1, bytes.count)...]))
+        }
+    }
+}
+
+/// What a request's head says before anything of its body has come: what to do with it, or why not.
+package struct HeadReading {
+    package enum Verdict {
+        case take(FrontRequest)
+        case refuse(Answer)
+    }
+
+    package let verdict: Verdict
+    /// Bytes of the body; nil for one in chunks, which says its length as it goes.
+    package let contentLength: Int?
+    package let expectsContinue: Bool
+    /// Whether nothing can follow on the connection.
+    package let closes: Bool
+
+    package var hasBody: Bool { contentLength != 0 }
+
+    package init(_ head: HTTPRequestHead) {
+        let fields = Fields(head.headers)
+        // The decoder stops where another protocol was asked for; we go on with none.
+        self.closes = !head.isKeepAlive || fields.asksForUpgrade || head.method == .CONNECT
+        self.contentLength = fields.isChunked ? nil : fields.contentLength
+        self.expectsContinue = fields.expectsContinue && head.version.minor >= 1
+        self.verdict = HeadReading.verdict(head, fields)
+    }
+
+    private static func verdict(_ head: HTTPRequestHead, _ fields: Fields) -> Verdict {
+        if fields.isChunked, fields.hasUnknownCoding || head.version.minor == 0 {
+            return .refuse(ErrorAnswer.unknownCoding)
+        }
+        if head.uri.utf8.count > Limits.requestTargetBytes { return .refuse(ErrorAnswer.targetTooLong) }
+        if fields.bytes > Limits.requestHeaderBytes || fields.count > Limits.requestHeaderFields {
+            return .refuse(ErrorAnswer.headersTooLarge)
+        }
+        if fields.hosts > 1 || fields.hosts == 0 && head.version.minor >= 1 { return .refuse(ErrorAnswer.noHost) }
+        var uri = head.uri
+        let place = uri.withUTF8 { bytes -> (isPath: Bool, route: (route: Route, pathLength: Int)?) in
+            // The decoder repairs what is no UTF-8: anything but ASCII may not be what was sent.
+            guard bytes.first == UInt8(ascii: "/"), bytes.allSatisfy({ (0x21...0x7E).contains($0) && $0 != 0x23 })
+            else {
+                return (false, nil)
+            }
+            return (true, RouteTable.route(of: UnsafeRawBufferPointer(bytes)))
+        }
+        guard place.isPath else { return .refuse(ErrorAnswer.malformedTarget) }
+        guard let (route, pathLength) = place.route else { return .refuse(ErrorAnswer.unknownPath) }
+        guard let method = Methods(head.method), route.methods.contains(method) else {
+            return .refuse(ErrorAnswer.wrongMethod(route.methods))
+        }
+        if fields.hasUnknownExpectation { return .refuse(ErrorAnswer.unknownExpectation) }
+        return .take(FrontRequest(route: route, method: method, target: uri, pathLength: pathLength))
+    }
+
+    /// The few header fields that matter here, found in one pass.
+    private struct Fields {
+        var count = 0
+        var bytes = 0
+        var hosts = 0
+        var contentLength = 0
+        var isChunked = false
+        var hasUnknownCoding = false
+        var expectsContinue = false
+        var hasUnknownExpectation = false
+        var asksForUpgrade = false
+
+        init(_ headers: HTTPHeaders) {
+            for (name, value) in headers {
+                count += 1
+                bytes += name.utf8.count + value.utf8.count
+                switch name.utf8.count {
+                case 4 where name.isSameField(as: "host"): hosts += 1
+                case 6 where name.isSameField(as: "expect"):
+                    let isContinue = value.isSameField(as: "100-continue")
+                    expectsContinue = expectsContinue || isContinue
+                    hasUnknownExpectation = hasUnknownExpectation || !isContinue
+                case 7 where name.isSameField(as: "upgrade"): asksForUpgrade = true
+                // The decoder has checked that it is a number, and the only one.
+                case 14 where name.isSameField(as: "content-length"): contentLength = Int(value) ?? .max
+                case 17 where name.isSameField(as: "transfer-encoding"):
+                    hasUnknownCoding = hasUnknownCoding || isChunked || !value.isSameField(as: "chunked")
+                    isChunked = true
+                default: break
+                }
+            }
+        }
+    }
+}
+
+extension String {
+    /// Whether it is this text of lower-case ASCII, in whatever case.
+    fileprivate func isSameField(as text: StaticString) -> Bool {
+        guard utf8.count == text.utf8CodeUnitCount else { return false }
+        return text.withUTF8Buffer { text in
+            var index = 0
+            for byte in utf8 {
+                let lower = (0x41...0x5A).contains(byte) ? byte | 0x20 : byte
+                if lower != text[index] { return false }
+                index += 1
+            }
+            return true
+        }
+    }
+}

@@ -1,0 +1,396 @@
+// SPDX-License-Identifier: Apache-2.0
+
+package import NIOCore
+package import NIOHTTP1
+private import KeyValue
+
+/// One client's connection: takes what the decoder reads, has it done in the order of `AnswerQueue`, and writes the
+/// answers as bytes. Belongs to its event loop.
+///
+/// Every request is answered exactly once, in order, or the connection ends. It ends in order: its last answer says so,
+/// then this side's half is closed, and what the client still sends is thrown away for a moment, so that the answer is
+/// not lost to a reset.
+package final class HTTPFrontHandler: ChannelInboundHandler {
+    package typealias InboundIn = HTTPServerRequestPart
+    package typealias OutboundOut = ByteBuffer
+    package typealias RequestID = AnswerQueue<FrontRequest>.ID
+    typealias Trait = AnswerQueue<FrontRequest>.Trait
+
+    let front: Front
+    /// Where this connection stands in the front's table.
+    var place: Int?
+    private(set) var context: ChannelHandlerContext?
+    private var gate: InputGate?
+
+    // What comes in.
+    var receiving = Receiving.nothing
+    /// Of the body that is being received.
+    var receivedBytes = 0
+    /// Its whole length; nil where it comes in chunks.
+    var bodyLength: Int?
+    var receivingSince = NIODeadline.uptimeNanoseconds(0)
+    /// How many requests' heads were read: the gate compares.
+    private(set) var headCount = 0
+    /// Since when there are bytes of a head that is not whole.
+    private var partialHeadSince: NIODeadline?
+    /// No further request is read: the client said so, or what it sent can't be read.
+    var isInputOver = false
+    private var isInputClosed = false
+    private var discardedBytes = 0
+
+    // What is being done.
+    var queue = AnswerQueue<FrontRequest>()
+    var streams: [RequestID: PairStream] = [:]
+    private var heldBytes = 0
+    private var isAdvancing = false
+    private var hasNews = false
+
+    // What goes out.
+    private var out = ByteBuffer()
+    private var isReading = false
+    private var isFlushAwaited = false
+    private var isWritable = true
+    var owesContinue = false
+    private(set) var isEnding = false
+    private var farewellUntil = NIODeadline.distantFuture
+    private var lastActivity: NIODeadline
+    private var sentBytes = 0
+    private var drained: (bytes: Int, since: NIODeadline)
+
+    package init(_ front: Front) {
+        self.front = front
+        self.lastActivity = front.roughNow
+        self.drained = (0, front.roughNow)
+    }
+
+    /// Adds what one connection needs to its pipeline.
+    package static func addHandlers(to channel: any Channel, _ front: Front) throws {
+        var limits = NIOHTTPDecoderLimitConfiguration()
+        // The decoder counts the target among the fields and can't say which was too long; within these bounds we can.
+        limits.maxHeaderFieldSize = 3 * Limits.requestTargetBytes
+        limits.maxHeaderListSize = 3 * Limits.requestTargetBytes + Limits.requestHeaderBytes
+        limits.maxHeaderFieldCount = 2 * Limits.requestHeaderFields
+        let handler = HTTPFrontHandler(front)
+        let gate = InputGate(handler)
+        handler.gate = gate
+        let pipeline = channel.pipeline.syncOperations
+        try pipeline.addHandler(gate)
+        try pipeline.addHandler(
+            ByteToMessageHandler(HTTPRequestDecoder(leftOverBytesStrategy: .dropBytes, limitConfiguration: limits)))
+        try pipeline.addHandler(handler)
+    }
+
+    // MARK: The connection's life
+
+    package func handlerAdded(context: ChannelHandlerContext) {
+        self.context = context
+        if context.channel.isActive { front.add(self) }
+    }
+
+    package func channelActive(context: ChannelHandlerContext) {
+        if place == nil { front.add(self) }
+        lastActivity = front.roughNow
+        context.fireChannelActive()
+    }
+
+    package func channelInactive(context: ChannelHandlerContext) {
+        forgetAll()
+        front.remove(self)
+        context.fireChannelInactive()
+    }
+
+    package func handlerRemoved(context: ChannelHandlerContext) {
+        forgetAll()
+        front.remove(self)
+        self.context = nil
+        gate = nil
+    }
+
+    private func forgetAll() {
+        isEnding = true
+        queue.removeAll()
+        receiving = .nothing
+        for stream in streams.values { stream.abandon() }
+        streams = [:]
+        hold(-heldBytes)
+    }
+
+    package func userInboundEventTriggered(context: ChannelHandlerContext, event: Any) {
+        guard let event = event as? ChannelEvent, case .inputClosed = event else {
+            return context.fireUserInboundEventTriggered(event)
+        }
+        isInputClosed = true
+        isInputOver = true
+        receiving = .nothing
+        if isEnding { closeOnceSent() } else { advance() }
+    }
+
+    package func errorCaught(context: ChannelHandlerContext, error: any Error) {
+        guard error is HTTPParserError else { return context.close(promise: nil) }
+        // After the end of the other side's bytes there may be half a request, which nobody waits for.
+        guard !isEnding, !isInputOver else { return }
+        isInputOver = true
+        if !receiving.isAnswered { enqueue(ErrorAnswer.unreadable(error), Trait(closes: true)) }
+        hold(-receiving.bodyBytes)
+        receiving = .nothing
+        advance()
+    }
+
+    // MARK: Reading
+
+    package func channelRead(context: ChannelHandlerContext, data: NIOAny) {
+        isReading = true
+        guard !isEnding, !isInputOver else { return }
+        switch unwrapInboundIn(data) {
+        case .head(let head):
+            headCount += 1
+            partialHeadSince = nil
+            received(head)
+        case .body(let part): received(part)
+        case .end: receivedEnd()
+        }
+    }
+
+    package func channelReadComplete(context: ChannelHandlerContext) {
+        isReading = false
+        flush()
+        context.fireChannelReadComplete()
+    }
+
+    /// Whether another request may be read now.
+    var takesInput: Bool {
+        !isInputOver && !isEnding && isWritable && queue.count < Limits.pipelinedRequests
+    }
+
+    /// The gate has handed over some bytes. Where they brought no head, and no body is expected, they are part of one.
+    func wasFed(hadNewHead: Bool) {
+        guard case .nothing = receiving else { return }
+        if hadNewHead {
+            partialHeadSince = nil
+        } else if partialHeadSince == nil {
+            partialHeadSince = front.roughNow
+        }
+    }
+
+    /// The gate has thrown bytes away after the last answer.
+    func discarded(_ count: Int) {
+        discardedBytes += count
+        if discardedBytes > Limits.discardedBodyBytes { context?.close(promise: nil) }
+    }
+
+    // MARK: Doing
+
+    /// The answer of a request that is not begun.
+    func enqueue(_ answer: Answer, _ trait: Trait) {
+        queue.append(answer, trait)
+        hold(answer.body.readableBytes)
+    }
+
+    /// The answer of a request that was begun, once.
+    func complete(_ id: RequestID, _ answer: Answer) {
+        guard queue.complete(id, answer) else { return }
+        hold(answer.body.readableBytes)
+        advance()
+    }
+
+    /// Begins what may begin, and writes what can be written.
+    func advance() {
+        guard !isAdvancing else {
+            hasNews = true
+            return
+        }
+        isAdvancing = true
+        repeat {
+            hasNews = false
+            while !isEnding, let (id, request) = queue.begin() {
+                hold(-request.body.readableBytes)
+                perform(request, id)
+            }
+            emit()
+        } while hasNews && !isEnding
+        isAdvancing = false
+        if !isReading, !isFlushAwaited {
+            isFlushAwaited = true
+            front.flushSoon(self)
+        }
+    }
+
+    /// Counts bytes that this connection makes the worker keep.
+    func hold(_ bytes: Int) {
+        heldBytes += bytes
+        front.hold(bytes)
+    }
+
+    // MARK: Writing
+
+    private func emit() {
+        while isWritable, !isEnding {
+            switch queue.front {
+            case .none:
+                if owesContinue {
+                    owesContinue = false
+                    AnswerEncoder.writeContinue(into: &out)
+                }
+                if isInputOver { end() }
+                return
+            case .unfinished(let id, let trait):
+                guard let stream = streams[id], pump(stream, id, trait) else { return }
+            case .answer(let answer, let trait):
+                queue.removeFront()
+                hold(-answer.body.readableBytes)
+                let isLast = answer.closes || trait.closes || isLastWhenWritten
+                let persistence: AnswerEncoder.Persistence =
+                    isLast ? .close : trait.isHTTP10 ? .keepAliveExplicitly : .keepAlive
+                if let body = AnswerEncoder.encode(answer, isHead: trait.isHead, persistence, into: &out) {
+                    writeOut()
+                    write(body)
+                } else if out.readableBytes > Front.writtenBytes {
+                    writeOut()
+                }
+                if isLast { end() }
+            }
+        }
+    }
+
+    /// Whether nothing follows once the answer at hand is written: a worker that leaves says so on the last answer of
+    /// what it has read, and so does one whose client sends nothing more.
+    private var isLastWhenWritten: Bool {
+        guard front.isLeaving || isInputOver, queue.isEmpty, case .nothing = receiving else { return false }
+        return true
+    }
+
+    /// Writes what a stream has; true once it is done and the next answer's turn has come.
+    private func pump(_ stream: PairStream, _ id: RequestID, _ trait: Trait) -> Bool {
+        if let error = stream.failure {
+            streams[id] = nil
+            if stream.hasBegun {
+                // What was sent already can't be taken back: without its end, the client sees that it is not whole.
+                flushNow()
+                context?.close(promise: nil)
+                return false
+            }
+            return queue.complete(id, ErrorAnswer.unreadablePairs(error))
+        }
+        guard stream.hasPending || stream.isFinished else { return false }
+        if !stream.hasBegun {
+            let isLast = trait.closes || trait.isHTTP10 || isInputOver || front.isLeaving
+            stream.begin(isChunked: !trait.isHTTP10, isLast: isLast)
+            AnswerEncoder.beginStream(isChunked: !trait.isHTTP10, isLast ? .close : .keepAlive, into: &out)
+        }
+        if let piece = stream.takePending() {
+            if !trait.isHead {
+                stream.openFrame(piece, into: &out)
+                writeOut()
+                write(piece)
+                stream.closeFrame(into: &out)
+            }
+            stream.confirm()
+        }
+        guard stream.isFinished, !stream.hasPending else { return false }
+        if !trait.isHead { stream.writeEnd(into: &out) }
+        streams[id] = nil
+        queue.removeFront()
+        if stream.isLast { end() }
+        return true
+    }
+
+    private func write(_ bytes: ByteBuffer) {
+        sentBytes += bytes.readableBytes
+        context?.write(wrapOutboundOut(bytes), promise: nil)
+    }
+
+    private func writeOut() {
+        guard out.readableBytes > 0 else { return }
+        write(out)
+        out = ByteBuffer()
+    }
+
+    private func flushNow() {
+        writeOut()
+        context?.flush()
+    }
+
+    func flush() {
+        isFlushAwaited = false
+        lastActivity = front.roughNow
+        flushNow()
+        gate?.resume()
+    }
+
+    package func channelWritabilityChanged(context: ChannelHandlerContext) {
+        isWritable = context.channel.isWritable
+        // What waits in the channel has to be on its way, or nothing would ever tell that there is room again.
+        if isWritable { advance() } else { context.flush() }
+        context.fireChannelWritabilityChanged()
+    }
+
+    // MARK: Ending
+
+    /// The last answer has been written.
+    private func end() {
+        guard let context, !isEnding else { return }
+        forgetAll()
+        farewellUntil = front.loop.now + front.patience.farewell
+        flushNow()
+        if isInputClosed { closeOnceSent() } else { context.close(mode: .output, promise: nil) }
+        gate?.resume()
+    }
+
+    /// Both sides are done with the connection, but for bytes that may wait in the channel.
+    private func closeOnceSent() {
+        guard let context else { return }
+        let sent = context.eventLoop.makePromise(of: Void.self)
+        sent.futureResult.assumeIsolated().whenComplete { _ in self.context?.close(promise: nil) }
+        context.writeAndFlush(wrapOutboundOut(ByteBuffer()), promise: sent)
+    }
+
+    /// Looks at the deadlines.
+    func sweep(_ now: NIODeadline) {
+        guard let context else { return }
+        let waitingBytes = waitingBytes(context)
+        if isStuck(waitingBytes, now) { return context.close(promise: nil) }
+        if isEnding {
+            if waitingBytes > 0 { farewellUntil = now + front.patience.farewell }
+            if now >= farewellUntil { context.close(promise: nil) }
+            return
+        }
+        if !takesInput {
+            // It is this side that does not read.
+            receivingSince = now
+            partialHeadSince = partialHeadSince.map { _ in now }
+        }
+        if isLate(now) {
+            isInputOver = true
+            hold(-receiving.bodyBytes)
+            if !receiving.isAnswered { enqueue(ErrorAnswer.tooSlow, Trait(closes: true)) }
+            receiving = .nothing
+            advance()
+        } else if case .nothing = receiving, queue.isEmpty, partialHeadSince == nil {
+            let idle = front.isLeaving ? front.patience.idleWhileLeaving : front.patience.idle
+            if now - lastActivity > idle + Front.sweepInterval { context.close(promise: nil) }
+        }
+    }
+
+    /// Whether a request takes too long to arrive.
+    private func isLate(_ now: NIODeadline) -> Bool {
+        let patience = front.patience
+        if case .nothing = receiving { return partialHeadSince.map { now - $0 > patience.head } ?? false }
+        let allowance = TimeAmount.seconds(Int64(receivedBytes / max(1, patience.bodyBytesPerSecond)))
+        return now - receivingSince > patience.body + allowance
+    }
+
+    /// Bytes that the channel could not send yet.
+    private func waitingBytes(_ context: ChannelHandlerContext) -> Int {
+        guard sentBytes != drained.bytes else { return 0 }
+        return (try? context.channel.syncOptions?.getOption(ChannelOptions.bufferedWritableBytes)) ?? 0
+    }
+
+    /// Whether the client has taken nothing of what waits for it for too long.
+    private func isStuck(_ waitingBytes: Int, _ now: NIODeadline) -> Bool {
+        if waitingBytes == 0 || sentBytes - waitingBytes != drained.bytes {
+            drained = (sentBytes - waitingBytes, now)
+            return false
+        }
+        return now - drained.since > front.patience.write
+    }
+}

@@ -1,0 +1,165 @@
+// SPDX-License-Identifier: Apache-2.0
+
+private import KeyValue
+internal import NIOCore
+internal import NIOHTTP1
+
+/// The request whose head was read and whose end was not.
+package enum Receiving {
+    case nothing
+    /// Its body is kept; the limit is in bytes.
+    case body(FrontRequest, limit: Int, AnswerQueue<FrontRequest>.Trait)
+    /// Its body is thrown away.
+    case dropping(AtTheEnd, AnswerQueue<FrontRequest>.Trait)
+
+    /// What is to be done once the body is over.
+    package enum AtTheEnd {
+        case perform(FrontRequest)
+        case answer(Answer)
+        /// The answer was given before the body's end.
+        case nothing
+    }
+
+    /// Whether this request has had its answer before its end.
+    var isAnswered: Bool {
+        if case .dropping(.nothing, _) = self { true } else { false }
+    }
+
+    /// How much of a body is being kept.
+    var bodyBytes: Int {
+        if case .body(let request, _, _) = self { request.body.readableBytes } else { 0 }
+    }
+}
+
+extension HTTPFrontHandler {
+    /// A body that is refused, but is short enough, is read to its end before the answer: many clients only then look
+    /// for one.
+    private static let patientlyDroppedBytes = 64 << 10
+
+    func received(_ head: HTTPRequestHead) {
+        let reading = HeadReading(head)
+        let trait = Trait(
+            isHead: head.method == .HEAD, isHTTP10: head.version.minor == 0, closes: reading.closes)
+        receivedBytes = 0
+        bodyLength = reading.contentLength
+        receivingSince = front.roughNow
+        switch reading.verdict {
+        case .refuse(let answer): refuse(answer, reading, trait)
+        case .take(let request):
+            guard reading.hasBody else {
+                receiving = .dropping(.perform(request), trait)
+                return
+            }
+            guard let limit = bodyLimit(of: request) else { return take(request, reading, trait) }
+            if let length = reading.contentLength, length > limit {
+                return refuse(ErrorAnswer.bodyTooLarge(limit), reading, trait)
+            }
+            if front.isFull { return refuse(ErrorAnswer.overloaded, reading, trait) }
+            receiving = .body(request, limit: limit, trait)
+            if reading.expectsContinue { askForBody() }
+        }
+    }
+
+    /// A body that the route has no use for.
+    private func take(_ request: FrontRequest, _ reading: HeadReading, _ trait: Trait) {
+        if let length = reading.contentLength, length > Limits.discardedBodyBytes {
+            return refuse(ErrorAnswer.bodyTooLarge(Limits.discardedBodyBytes), reading, trait)
+        }
+        receiving = .dropping(.perform(request), trait)
+        if reading.expectsContinue { askForBody() }
+    }
+
+    private func askForBody() {
+        owesContinue = true
+        advance()
+    }
+
+    /// Answers without doing anything. The connection goes on if the body, which has to be read first, is short enough
+    /// and is sure to come.
+    private func refuse(_ answer: Answer, _ reading: HeadReading, _ trait: Trait) {
+        let length = reading.contentLength ?? 0
+        if answer.closes || reading.hasBody && reading.expectsContinue || length > Limits.discardedBodyBytes {
+            isInputOver = true
+            receiving = .nothing
+            enqueue(answer.closing, trait)
+            advance()
+        } else if length <= HTTPFrontHandler.patientlyDroppedBytes, answer.status != .contentTooLarge {
+            receiving = .dropping(.answer(answer), trait)
+        } else {
+            answerEarly(answer, trait)
+        }
+    }
+
+    private func answerEarly(_ answer: Answer, _ trait: Trait) {
+        receiving = .dropping(.nothing, trait)
+        enqueue(answer, trait)
+        advance()
+    }
+
+    func received(_ part: ByteBuffer) {
+        receivedBytes += part.readableBytes
+        switch receiving {
+        case .nothing: break
+        case .body(var request, let limit, let trait):
+            let bytes = request.body.readableBytes
+            guard bytes + part.readableBytes <= limit else {
+                hold(-bytes)
+                return answerEarly(ErrorAnswer.bodyTooLarge(limit), trait)
+            }
+            // So that the buffer has one owner while it grows.
+            receiving = .nothing
+            if bytes == 0 { request.body = part } else { request.body.writeImmutableBuffer(part) }
+            receiving = .body(request, limit: limit, trait)
+            hold(part.readableBytes)
+        case .dropping(let atTheEnd, let trait):
+            guard receivedBytes > Limits.discardedBodyBytes else { return }
+            isInputOver = true
+            receiving = .nothing
+            switch atTheEnd {
+            case .perform: enqueue(ErrorAnswer.bodyTooLarge(Limits.discardedBodyBytes).closing, trait)
+            case .answer(let answer): enqueue(answer.closing, trait)
+            case .nothing: break
+            }
+            advance()
+        }
+    }
+
+    func receivedEnd() {
+        let ended = receiving
+        receiving = .nothing
+        owesContinue = false
+        switch ended {
+        case .nothing: return
+        case .body(let request, _, let trait): append(request, trait)
+        case .dropping(.perform(let request), let trait): append(request, trait)
+        case .dropping(.answer(let answer), let trait): enqueue(answer, trait)
+        case .dropping(.nothing, _): break
+        }
+        if case .body(_, _, let trait) = ended, trait.closes { isInputOver = true }
+        if case .dropping(_, let trait) = ended, trait.closes { isInputOver = true }
+        advance()
+    }
+
+    private func append(_ request: FrontRequest, _ trait: Trait) {
+        queue.append(request, isSafe: request.route.isSafe(request.method), trait)
+    }
+
+    /// Bytes of the present body that are sure to come: they hold no further request.
+    var bodyBytesToCome: Int {
+        guard case .nothing = receiving else { return bodyLength.map { $0 - receivedBytes } ?? 0 }
+        return 0
+    }
+
+    /// The largest body that the route reads; nil where it reads none.
+    private func bodyLimit(of request: FrontRequest) -> Int? {
+        guard request.method == .post else { return nil }
+        switch request.route {
+        // Percent-encoded, everything may be three times as long.
+        case .pair, .pairHere: return 3 * (front.data.itemBytes + Limits.keyBytes) + 1024
+        case .ring: return 3 * Limits.ringDocumentBytes
+        case .peerBatch: return Limits.peerBodyBytes
+        case .peerCall: return 4 * Limits.ringDocumentBytes
+        default: return nil
+        }
+    }
+}

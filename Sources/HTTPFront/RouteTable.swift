@@ -1,0 +1,120 @@
+// SPDX-License-Identifier: Apache-2.0
+
+package import NIOHTTP1
+
+/// What a request's path asks for.
+package enum Route: Hashable, Sendable, CaseIterable {
+    case home
+    case pair
+    case owner
+    case pairHere
+    case ring
+    case addNode
+    case removeNode
+    case abortChange
+    case pairs
+    case clear
+    case status
+    case live
+    case ready
+    case peerBatch
+    case peerCall
+
+    /// The methods that it takes.
+    package var methods: Methods {
+        switch self {
+        case .home, .owner, .pairs, .status, .live, .ready: .get
+        case .pair, .pairHere, .ring, .addNode, .removeNode, .abortChange, .clear: [.get, .post]
+        case .peerBatch, .peerCall: .post
+        }
+    }
+
+    /// Whether a request changes nothing, so that others of its connection may be done at the same time (RFC 9112,
+    /// section 9.3.2). That some changes may be asked for with GET does not make them safe.
+    package func isSafe(_ method: Methods) -> Bool {
+        switch self {
+        case .home, .owner, .pairs, .status, .live, .ready: true
+        case .pair, .pairHere, .ring: method == .get
+        case .addNode, .removeNode, .abortChange, .clear, .peerBatch, .peerCall: false
+        }
+    }
+}
+
+/// A set of request methods; HEAD is taken wherever GET is.
+package struct Methods: OptionSet, Hashable, Sendable {
+    package let rawValue: UInt8
+
+    package static let get = Methods(rawValue: 1)
+    package static let post = Methods(rawValue: 2)
+
+    package init(rawValue: UInt8) { self.rawValue = rawValue }
+
+    /// Nil for a method that nothing here takes.
+    package init?(_ method: HTTPMethod) {
+        switch method {
+        case .GET, .HEAD: self = .get
+        case .POST: self = .post
+        default: return nil
+        }
+    }
+
+    /// As the `Allow` header says it.
+    package var allow: StaticString {
+        switch self {
+        case .get: "GET, HEAD"
+        case .post: "POST"
+        default: "GET, HEAD, POST"
+        }
+    }
+}
+
+/// Finds the route of a request's target by its raw bytes: nothing is decoded or normalised, so that whatever rules a
+/// proxy has for a path can't be passed by another spelling of it.
+package enum RouteTable {
+    /// The route, and the length of the target's path; nil where there is no such path.
+    package static func route(of target: UnsafeRawBufferPointer) -> (route: Route, pathLength: Int)? {
+        let length = pathLength(of: target)
+        let path = UnsafeRawBufferPointer(rebasing: target[..<length])
+        return route(ofPath: path).map { ($0, length) }
+    }
+
+    /// Up to the question mark.
+    package static func pathLength(of target: UnsafeRawBufferPointer) -> Int {
+        var length = 0
+        while length < target.count, target[length] != UInt8(ascii: "?") { length += 1 }
+        return length
+    }
+
+    private static func route(ofPath path: UnsafeRawBufferPointer) -> Route? {
+        // The two that come by the thousand first.
+        if isEqual(path, "/route") { return .pair }
+        if isEqual(path, "/peer/batch") { return .peerBatch }
+        for (text, route) in whole where isEqual(path, text) { return route }
+        for (text, route) in prefixes where path.count >= text.utf8CodeUnitCount {
+            if isEqual(UnsafeRawBufferPointer(rebasing: path[..<text.utf8CodeUnitCount]), text) { return route }
+        }
+        return nil
+    }
+
+    private static let whole: [(StaticString, Route)] = [
+        ("/", .home), ("/route_test", .owner), ("/cache", .pairHere), ("/hash_ring", .ring),
+        ("/abort_change", .abortChange), ("/fetch_keys", .pairs), ("/clear_cache", .clear), ("/status", .status),
+        ("/health/live", .live), ("/health/ready", .ready),
+    ]
+
+    static let addNodePrefix: StaticString = "/add_node/"
+    static let removeNodePrefix: StaticString = "/remove_node/"
+    static let peerPrefix: StaticString = "/peer/"
+
+    private static let prefixes: [(StaticString, Route)] = [
+        (addNodePrefix, .addNode), (removeNodePrefix, .removeNode), (peerPrefix, .peerCall),
+    ]
+
+    private static func isEqual(_ bytes: UnsafeRawBufferPointer, _ text: StaticString) -> Bool {
+        guard bytes.count == text.utf8CodeUnitCount else { return false }
+        return text.withUTF8Buffer { text in
+            for index in 0..<text.count where bytes[index] != text[index] { return false }
+            return true
+        }
+    }
+}

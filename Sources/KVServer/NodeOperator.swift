@@ -1,0 +1,118 @@
+// SPDX-License-Identifier: Apache-2.0
+
+internal import Cluster
+private import FoundationEssentials
+internal import HTTPFront
+internal import HashRing
+internal import KeyValue
+internal import Memcached
+internal import NIOCore
+private import Supervision
+
+/// What the front may ask of this node beside reads and writes, put together from the cluster's parts.
+struct NodeOperator: OperatorService {
+    private static let adoptionTime = Duration.milliseconds(1000)
+    private static let adoptionPollInterval = Duration.milliseconds(10)
+
+    let node: NodeID
+    let memcachedAddress: String
+    let keeper: RingKeeper
+    let ringOperator: RingOperator
+    let peerService: PeerService
+    let jobWork: JobWork
+    let board: ChangeBoard
+    let registry: WorkerRegistry
+    let settings: MemcachedSettingsCell
+    /// On the monotonic clock.
+    let startedMilliseconds: Int64
+
+    func install(_ ring: Ring, standbys: [NodeID]) async throws(OperatorError) {
+        try await ringOperator.install(ring, standbys: standbys)
+        await waitUntilAdopted()
+    }
+
+    /// Lets the other workers of this host take up a ring that was just installed, so that whoever comes next finds it
+    /// whichever worker answers. One that is slow only says a moment longer that there is none.
+    private func waitUntilAdopted() async {
+        guard let epoch = await keeper.document?.epoch else { return }
+        let end = ContinuousClock.now + NodeOperator.adoptionTime
+        while ContinuousClock.now < end {
+            guard let workers = try? await registry.living() else { return }
+            if workers.values.allSatisfy({ $0.drained >= epoch }) { return }
+            guard (try? await Task.sleep(for: NodeOperator.adoptionPollInterval)) != nil else { return }
+        }
+    }
+
+    func change(_ change: RingChange) async throws(OperatorError) { try await ringOperator.change(change) }
+
+    func abortChange() async throws(OperatorError) { try await ringOperator.abortChange() }
+
+    func clear() async throws(OperatorError) -> Int {
+        do {
+            return try await jobWork.clear()
+        } catch {
+            throw .unreachable("this node's memcached: \(error)")
+        }
+    }
+
+    func forEachPair(_ body: @Sendable ([(key: Key, value: ByteBuffer)]) async throws -> Void) async throws {
+        try await jobWork.forEachPair(body)
+    }
+
+    func peerCall(_ name: String, _ body: ByteBuffer) async -> PeerCallAnswer {
+        do {
+            guard let answer = try await peerService.answer(name, body) else {
+                return PeerCallAnswer(status: 404, body: ByteBuffer(string: "There is no such call between nodes.\n"))
+            }
+            return PeerCallAnswer(status: 200, body: answer)
+        } catch let error as DecodingError {
+            return PeerCallAnswer(status: 400, body: ByteBuffer(string: "This can't be read: \(error)\n"))
+        } catch {
+            return PeerCallAnswer(status: 503, body: ByteBuffer(string: "\(error)\n"))
+        }
+    }
+
+    // MARK: Status
+
+    func status() async -> ByteBuffer {
+        let document = await keeper.document
+        var living: [Int: WorkerRegistry.Entry] = [:]
+        var lastError: String?
+        do {
+            living = try await registry.living()
+            lastError = await keeper.lastError
+        } catch {
+            lastError = "\(error)"
+        }
+        let report = StatusReport(
+            version: programVersion, node: node,
+            uptimeSeconds: Int((MonotonicClock.milliseconds() - startedMilliseconds) / 1000),
+            epoch: document?.epoch ?? .none, generation: await keeper.view?.stamp.generation,
+            ring: document?.ring.nodesByPosition ?? [:], standbys: document?.standbys ?? [],
+            transition: await change(document?.transition), lastChange: document?.lastChange,
+            workers: living.sorted { $0.key < $1.key }.map { slot, entry in
+                StatusReport.Worker(slot: slot, pid: entry.pid, drainedEpoch: entry.drained)
+            },
+            memcached: StatusReport.Memcached(
+                address: memcachedAddress, isAnswering: lastError == nil, lastError: lastError,
+                itemBytes: settings.itemBytes))
+        let encoder = JSONEncoder()
+        encoder.outputFormatting = [.sortedKeys, .withoutEscapingSlashes]
+        do {
+            return ByteBuffer(bytes: try encoder.encode(report))
+        } catch {
+            preconditionFailure("a status holds nothing that JSON can't say: \(error)")
+        }
+    }
+
+    private func change(_ transition: RingTransition?) async -> StatusReport.Change? {
+        guard let transition else { return nil }
+        // What the board shows may be of the change before this one.
+        let entry = await board.entry()
+        let progress = entry?.changeID == transition.id ? entry?.progress ?? [] : []
+        return StatusReport.Change(
+            id: transition.id, change: transition.change, step: transition.step, abortReason: transition.abortReason,
+            from: transition.from.nodesByPosition, to: transition.to.nodesByPosition,
+            progress: progress.sorted { $0.node < $1.node }.map { StatusReport.Progress($0.node, $0.job) })
+    }
+}

@@ -1,0 +1,136 @@
+// SPDX-License-Identifier: Apache-2.0
+
+internal import ArgumentParser
+private import Cluster
+private import Glibc
+internal import Logging
+internal import Supervision
+
+/// The command line of the daemon.
+struct ServerCommand: ParsableCommand {
+    static let configuration = CommandConfiguration(
+        commandName: "KVServer",
+        abstract: "Serves one node of the key-value store.",
+        discussion: """
+            Starts worker processes that share one port, and replaces those that die or hang.
+
+            Each setting is looked for in the flags, then in the environment (KVSERVER_NODE, KVSERVER_LISTEN and so on), \
+            then in the file that --config names, under the flag's name in camel case.
+
+            SIGTERM lets the workers finish and ends the node. SIGHUP reads the file again and replaces the workers one \
+            by one, from the program as it is on disk then; no connection is refused meanwhile.
+            """,
+        version: programVersion)
+
+    @Option(help: ArgumentHelp("A JSON file of settings.", valueName: "file"))
+    var config: String?
+
+    @Flag(help: "Only say whether the configuration can be right.")
+    var check = false
+
+    @Option(help: ArgumentHelp("The name by which the ring and the other nodes know this node.", valueName: "ip:port"))
+    var node: String?
+
+    @Option(help: ArgumentHelp("Where to listen, if not at the node's name.", valueName: "ip:port"))
+    var listen: String?
+
+    @Option(help: ArgumentHelp("Worker processes (one a core).", valueName: "number"))
+    var workers: String?
+
+    @Option(
+        help: ArgumentHelp(
+            "memcached's unix socket, or host:port (/run/kvserver/memcached.sock).", valueName: "address"))
+    var memcached: String?
+
+    @Option(help: ArgumentHelp("Where the ring is kept on disk (/var/lib/kvserver).", valueName: "directory"))
+    var stateDirectory: String?
+
+    @Option(help: ArgumentHelp("After this a request is answered 503 (1000).", valueName: "milliseconds"))
+    var requestDeadlineMilliseconds: String?
+
+    @Option(help: ArgumentHelp("How long a leaving worker waits for its connections (10).", valueName: "seconds"))
+    var drainSeconds: String?
+
+    @Option(help: ArgumentHelp("trace, debug, info, notice, warning or error (info).", valueName: "level"))
+    var logLevel: String?
+
+    @Option(help: ArgumentHelp("text or json (text).", valueName: "format"))
+    var logFormat: String?
+
+    @Flag(help: "For tests: lets failpoints and a clock offset work.")
+    var allowFailpoints = false
+
+    @Option(help: ArgumentHelp("For tests: a file of failpoints.", valueName: "file"))
+    var failpointsFile: String?
+
+    @Option(help: ArgumentHelp("For tests: added to the wall clock.", valueName: "milliseconds"))
+    var clockOffsetMilliseconds: String?
+
+    func run() throws {
+        let environment = ProcessEnvironment.variables()
+        let settled: ServerConfiguration
+        do {
+            settled = try readConfiguration(environment)
+            try StateDirectory.prepare(settled.stateDirectory)
+        } catch {
+            Self.fail(error.description, status: error.isUsage ? ExitStatus.usage : ExitStatus.configuration)
+        }
+        if check {
+            LogLineHandler.writeToStandardError("The configuration can be right.\n")
+            return
+        }
+        ProcessLimits.raiseDescriptors()
+        ProcessLimits.closeInheritedOnExec()
+        let isJournal = LogLineHandler.isJournal(environment["JOURNAL_STREAM"])
+        var supervisor: Supervisor
+        do {
+            supervisor = try Supervisor(
+                settled,
+                Supervisor.Invocation(
+                    program: ProgramPath.absolute(), arguments: Array(CommandLine.arguments.dropFirst()),
+                    environment: environment),
+                readConfiguration: { [self] in try readConfiguration(environment) },
+                makeLogger: { Logger(settings: $0, isJournal: isJournal) })
+        } catch {
+            Self.fail("\(error)", status: 1)
+        }
+        supervisor.run()
+    }
+
+    private static func fail(_ message: String, status: Int32) -> Never {
+        LogLineHandler.writeToStandardError("KVServer: \(message)\n")
+        Glibc.exit(status)
+    }
+
+    private func readConfiguration(_ environment: [String: String]) throws(ConfigurationError) -> ServerConfiguration {
+        var layers = [flags, ConfigurationLayer(environment: environment)]
+        if let config { layers.append(try ConfigurationLayer(file: config)) }
+        return try ServerConfiguration(layers)
+    }
+
+    private var flags: ConfigurationLayer {
+        var values: [Setting: String] = [:]
+        values[.node] = node
+        values[.listen] = listen
+        values[.workers] = workers
+        values[.memcached] = memcached
+        values[.stateDirectory] = stateDirectory
+        values[.requestDeadlineMilliseconds] = requestDeadlineMilliseconds
+        values[.drainSeconds] = drainSeconds
+        values[.logLevel] = logLevel
+        values[.logFormat] = logFormat
+        values[.allowFailpoints] = allowFailpoints ? "true" : nil
+        values[.failpointsFile] = failpointsFile
+        values[.clockOffsetMilliseconds] = clockOffsetMilliseconds
+        return ConfigurationLayer(flags: values)
+    }
+}
+
+extension Logger {
+    /// The logger of one process.
+    init(settings: ServerConfiguration, isJournal: Bool) {
+        self.init(label: "kvserver") { _ in
+            LogLineHandler(settings.logFormat, level: settings.logLevel, isJournal: isJournal)
+        }
+    }
+}

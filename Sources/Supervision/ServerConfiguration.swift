@@ -1,0 +1,108 @@
+// SPDX-License-Identifier: Apache-2.0
+
+private import FoundationEssentials
+private import Glibc
+package import HashRing
+package import Logging
+private import Memcached
+
+/// What the daemon is told, checked as a whole. The supervisor reads it; its workers get it from the supervisor as it
+/// stands, so that a file that is being edited can't part them.
+package struct ServerConfiguration: Sendable, Hashable, Codable {
+    /// How this node is known to the ring and to the other nodes.
+    package let node: NodeID
+    /// Where clients and other nodes connect to.
+    package let listen: NodeID
+    package let workers: Int
+    /// A unix socket's path, or `host:port`.
+    package let memcached: String
+    package let stateDirectory: String
+    package let requestDeadlineMilliseconds: Int
+    /// How long a leaving worker waits for its connections.
+    package let drainSeconds: Int
+    package let logLevel: Logger.Level
+    package let logFormat: LogFormat
+    package let allowFailpoints: Bool
+    package let failpointsFile: String?
+    package let clockOffsetMilliseconds: Int64
+
+    package enum LogFormat: String, Sendable, Codable, CaseIterable { case text, json }
+
+    /// Each worker has a slot of its own; a roll needs one for the newcomer and some for those that leave.
+    package static let workerLimit = SupervisorStateMachine.slots - SupervisorStateMachine.leavingAtOnce
+
+    /// - Parameter layers: the first one that has a setting decides it.
+    /// - Throws: `ConfigurationError`, which names the setting and where its value came from.
+    package init(_ layers: [ConfigurationLayer]) throws(ConfigurationError) {
+        let found = Lookup(layers: layers)
+        guard let node = try found.parsed(.node, as: "a literal ip:port", { NodeID($0) }) else {
+            throw ConfigurationError(
+                "node is not set: this node's ip:port goes into the file, --node or \(Setting.node.environmentName)")
+        }
+        self.node = node
+        self.listen = try found.parsed(.listen, as: "a literal ip:port", { NodeID($0) }) ?? node
+        self.workers =
+            try found.number(.workers, in: 1...ServerConfiguration.workerLimit)
+            ?? min(max(sysconf(Int32(_SC_NPROCESSORS_ONLN)), 1), ServerConfiguration.workerLimit)
+        self.memcached =
+            try found.parsed(
+                .memcached, as: "a unix socket's path of at most 107 bytes, or host:port",
+                { MemcachedEndpoint($0) == nil ? nil : $0 }) ?? "/run/kvserver/memcached.sock"
+        self.stateDirectory =
+            try found.parsed(.stateDirectory, as: "an absolute path", { $0.hasPrefix("/") ? $0 : nil })
+            ?? "/var/lib/kvserver"
+        self.requestDeadlineMilliseconds =
+            try found.number(.requestDeadlineMilliseconds, in: 100...60_000) ?? 1000
+        self.drainSeconds = try found.number(.drainSeconds, in: 0...3600) ?? 10
+        self.logLevel =
+            try found.parsed(
+                .logLevel, as: "one of trace, debug, info, notice, warning, error",
+                { Logger.Level(rawValue: $0) }) ?? .info
+        self.logFormat = try found.parsed(.logFormat, as: "text or json", { LogFormat(rawValue: $0) }) ?? .text
+        self.allowFailpoints =
+            try found.parsed(.allowFailpoints, as: "true or false", { Bool($0) }) ?? false
+        self.failpointsFile = try found.parsed(.failpointsFile, as: "a path", { $0.isEmpty ? nil : $0 })
+        self.clockOffsetMilliseconds = Int64(
+            try found.number(.clockOffsetMilliseconds, in: -86_400_000...86_400_000) ?? 0)
+        if clockOffsetMilliseconds != 0, !allowFailpoints {
+            throw ConfigurationError("clockOffsetMilliseconds is for tests: it needs allowFailpoints")
+        }
+        if failpointsFile != nil, !allowFailpoints {
+            throw ConfigurationError("failpointsFile is for tests: it needs allowFailpoints")
+        }
+    }
+
+    // MARK: From the supervisor to its workers
+
+    /// The whole configuration on one line.
+    package var encoded: String {
+        get throws { String(decoding: try JSONEncoder().encode(self), as: UTF8.self) }
+    }
+
+    package init(encoded: String) throws {
+        self = try JSONDecoder().decode(ServerConfiguration.self, from: Data(encoded.utf8))
+    }
+
+    private struct Lookup {
+        let layers: [ConfigurationLayer]
+
+        func parsed<Value>(
+            _ setting: Setting, as expectation: String, _ parse: (String) -> Value?
+        ) throws(ConfigurationError) -> Value? {
+            for layer in layers {
+                guard let text = layer.values[setting] else { continue }
+                if let value = parse(text) { return value }
+                throw ConfigurationError(
+                    "\(setting.rawValue) is not \(expectation): '\(text)' (\(layer.origin))",
+                    isUsage: layer.isCommandLine)
+            }
+            return nil
+        }
+
+        func number(_ setting: Setting, in range: ClosedRange<Int>) throws(ConfigurationError) -> Int? {
+            try parsed(setting, as: "a whole number from \(range.lowerBound) to \(range.upperBound)") { text in
+                Int(text).flatMap { range.contains($0) ? $0 : nil }
+            }
+        }
+    }
+}

@@ -1,0 +1,224 @@
+// SPDX-License-Identifier: Apache-2.0
+
+private import Glibc
+private import HashRing
+package import Logging
+
+/// The process that owns the listening socket and its workers' lives, and touches no pair: it performs what
+/// `SupervisorStateMachine` decides. One thread, one loop: wait for a signal, listen to the workers, look at the time.
+package struct Supervisor: ~Copyable {
+    /// What this process was started with; each worker is started with the same.
+    package struct Invocation: Sendable {
+        /// An absolute path; looked up anew for each worker, so that a new program takes effect at a reload.
+        package let program: String
+        package let arguments: [String]
+        package let environment: [String: String]
+
+        package init(program: String, arguments: [String], environment: [String: String]) {
+            self.program = program
+            self.arguments = arguments
+            self.environment = environment
+        }
+    }
+
+    private static let tickMilliseconds = 50
+    /// How long another process may still hold the address: workers of a supervisor that died are about to leave.
+    private static let bindMilliseconds: Int64 = 5000
+
+    private let invocation: Invocation
+    private let readConfiguration: () throws -> ServerConfiguration
+    private let makeLogger: (ServerConfiguration) -> Logger
+    private let notifier: SystemdNotifier
+    private let signals = ProcessSignals()
+
+    private var configuration: ServerConfiguration
+    private var logger: Logger
+    private var listener: ListeningSocket?
+    private var machine: SupervisorStateMachine
+    private var workers = WorkerTable()
+    private var isFinished = false
+    private var nextWatchdog: Int64 = 0
+
+    /// Binds the address.
+    /// - Parameter readConfiguration: reads it again at a reload.
+    package init(
+        _ configuration: ServerConfiguration, _ invocation: Invocation,
+        readConfiguration: @escaping () throws -> ServerConfiguration,
+        makeLogger: @escaping (ServerConfiguration) -> Logger
+    ) throws(SystemError) {
+        self.configuration = configuration
+        self.invocation = invocation
+        self.readConfiguration = readConfiguration
+        self.makeLogger = makeLogger
+        self.logger = makeLogger(configuration)
+        self.notifier = SystemdNotifier(environment: invocation.environment, processID: getpid())
+        self.listener = try Supervisor.bind(configuration, logger)
+        self.machine = SupervisorStateMachine(
+            workers: configuration.workers, drainMilliseconds: Int64(configuration.drainSeconds) * 1000,
+            now: MonotonicClock.milliseconds())
+    }
+
+    private static func bind(
+        _ configuration: ServerConfiguration, _ logger: Logger
+    ) throws(SystemError) -> ListeningSocket {
+        let end = MonotonicClock.milliseconds() + bindMilliseconds
+        var isSaid = false
+        while true {
+            do throws(SystemError) {
+                return try ListeningSocket(configuration.listen)
+            } catch {
+                guard error.isAddressInUse, MonotonicClock.milliseconds() < end else { throw error }
+                if !isSaid {
+                    logger.notice("the address is taken; waiting", metadata: ["listen": "\(configuration.listen)"])
+                }
+                isSaid = true
+                usleep(100_000)
+            }
+        }
+    }
+
+    /// Supervises until it is told to end and all workers are gone.
+    package mutating func run() {
+        logger.info(
+            "supervising",
+            metadata: [
+                "node": "\(configuration.node)", "listen": "\(configuration.listen)",
+                "workers": "\(configuration.workers)", "memcached": "\(configuration.memcached)",
+                "pid": "\(getpid())",
+            ])
+        handle(.tick)
+        while !isFinished {
+            switch signals.next(milliseconds: Supervisor.tickMilliseconds) {
+            case .terminate: handle(.terminate)
+            case .reload: reload()
+            case .childEnded, nil: break
+            }
+            // What the workers have said counts before the time is looked at.
+            for (slot, sign) in workers.readAll() { handle(sign == .ready ? .ready(slot) : .beat(slot)) }
+            reap()
+            handle(.tick)
+            feedWatchdog()
+        }
+        logger.info("all workers have left")
+    }
+
+    // MARK: Events
+
+    private mutating func reap() {
+        while true {
+            var status: Int32 = 0
+            let processID = waitpid(-1, &status, WNOHANG)
+            guard processID > 0 else { return }
+            guard let slot = workers.remove(processID) else { continue }
+            let end = ProcessEnd(status)
+            logger.log(
+                level: end == .exited(0) ? .info : .warning, "a worker has ended",
+                metadata: ["worker.slot": "\(slot)", "worker.pid": "\(processID)", "worker.end": "\(end)"])
+            handle(.exited(slot))
+        }
+    }
+
+    private mutating func reload() {
+        let next: ServerConfiguration
+        do {
+            next = try readConfiguration()
+        } catch {
+            logger.error("the configuration stays as it was", metadata: ["error": "\(error)"])
+            return
+        }
+        // Workers that differ in these must not serve side by side.
+        guard
+            (next.node, next.listen, next.memcached, next.stateDirectory)
+                == (configuration.node, configuration.listen, configuration.memcached, configuration.stateDirectory)
+        else {
+            logger.error(
+                "the configuration stays as it was: node, listen, memcached and stateDirectory need a restart to change"
+            )
+            return
+        }
+        configuration = next
+        logger = makeLogger(next)
+        logger.info("replacing the workers one by one", metadata: ["workers": "\(next.workers)"])
+        handle(.reload(workers: next.workers, drainMilliseconds: Int64(next.drainSeconds) * 1000))
+    }
+
+    private mutating func feedWatchdog() {
+        let now = MonotonicClock.milliseconds()
+        guard let interval = notifier.watchdogMilliseconds, now >= nextWatchdog else { return }
+        nextWatchdog = now + interval
+        notifier.send(.watchdog)
+    }
+
+    // MARK: Actions
+
+    private mutating func handle(_ event: SupervisorStateMachine.Event) {
+        for action in machine.handle(event, now: MonotonicClock.milliseconds()) {
+            switch action {
+            case .spawn(let slot): spawn(slot)
+            case .announceLeave(let slot): workers.announceLeave(slot)
+            case .drain(let slot): workers.signal(slot, SIGTERM)
+            case .kill(let slot): workers.signal(slot, SIGKILL)
+            case .closeListener: listener = nil
+            case .notify(let state): notifier.send(state)
+            case .report(let report): log(report)
+            case .finish: isFinished = true
+            }
+        }
+    }
+
+    private mutating func spawn(_ slot: Int) {
+        do {
+            guard let descriptor = listener?.descriptor else { return }
+            var environment = invocation.environment.filter { !SystemdNotifier.variables.contains($0.key) }
+            environment[Lifeline.configurationVariable] = try configuration.encoded
+            let process = try WorkerProcess(
+                program: invocation.program,
+                arguments: ["worker", "--slot", "\(slot)"] + invocation.arguments, environment: environment,
+                listener: descriptor)
+            logger.info(
+                "a worker has been started",
+                metadata: ["worker.slot": "\(slot)", "worker.pid": "\(process.processID)"])
+            workers.insert(process, at: slot)
+        } catch {
+            logger.error("a worker could not be started", metadata: ["worker.slot": "\(slot)", "error": "\(error)"])
+            handle(.exited(slot))
+        }
+    }
+
+    private func log(_ report: SupervisorStateMachine.Report) {
+        switch report {
+        case .missedBeats(let slot, let milliseconds):
+            logger.warning(
+                "a worker has stopped beating and is killed",
+                metadata: ["worker.slot": "\(slot)", "worker.silentMilliseconds": "\(milliseconds)"])
+        case .neverReady(let slot):
+            logger.warning("a worker did not get ready and is killed", metadata: ["worker.slot": "\(slot)"])
+        case .drainOverdue(let slot):
+            logger.warning("a worker did not leave in time and is killed", metadata: ["worker.slot": "\(slot)"])
+        case .restartDelayed(let milliseconds, let deaths):
+            logger.error(
+                "a worker keeps dying right after its start; the next one waits",
+                metadata: ["restart.delayMilliseconds": "\(milliseconds)", "worker.deaths": "\(deaths)"])
+        case .allReady(let workers): logger.info("all workers serve", metadata: ["workers": "\(workers)"])
+        case .reloaded(let workers): logger.info("all workers are replaced", metadata: ["workers": "\(workers)"])
+        }
+    }
+}
+
+/// How a process ended, from `waitpid`'s status.
+package enum ProcessEnd: Hashable, Sendable, CustomStringConvertible {
+    case exited(Int32)
+    case killed(signal: Int32)
+
+    package init(_ status: Int32) {
+        let signal = status & 0x7f
+        self = signal == 0 ? .exited(status >> 8 & 0xff) : .killed(signal: signal)
+    }
+
+    package var description: String {
+        switch self {
+        case .exited(let code): "exit \(code)"
+        case .killed(let signal): "signal \(signal)"
+        }
+    }
+}
