@@ -29,8 +29,8 @@ END
 output=$HERE version=''
 while [ $# -gt 0 ]; do
     case $1 in
-    --output) output=${2?--output needs a directory} && shift 2 ;;
-    --version) version=${2?--version needs one} && shift 2 ;;
+    --output) needs_value "$@" && output=$2 && shift 2 ;;
+    --version) needs_value "$@" && version=$2 && shift 2 ;;
     --help | -h) usage && exit 0 ;;
     *) misused "unknown argument: $1" ;;
     esac
@@ -55,8 +55,11 @@ fi
 
 # needed_packages FILE: the packages that own the libraries which FILE links, as a Depends: field.
 needed_packages() {
+    # (This runs in a subshell, and a library without a package has to end it.)
+    set -o pipefail
     local library package
-    ldd "$1" | sed -nE 's/.* => (\/[^ ]+) .*/\1/p' | while read -r library; do
+    # A program that is not linked to anything makes ldd fail.
+    { ldd "$1" 2>/dev/null || true; } | sed -nE 's/.* => (\/[^ ]+) .*/\1/p' | while read -r library; do
         package=$(dpkg -S "$(realpath "$library")" 2>/dev/null || dpkg -S "*/${library##*/}" 2>/dev/null) ||
             die "no package owns $library, which the daemon links"
         printf '%s\n' "${package%%:*}"

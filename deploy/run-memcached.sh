@@ -64,6 +64,8 @@ arguments=(
 [ "$(id -u)" != 0 ] || arguments+=(-u root)
 
 if [ -n "$file" ]; then
+    # Then memcached takes a page for each slab class at once, and does not start with fewer than 39 MiB.
+    [ "$memory" -ge 40 ] || die "--memory-file needs at least 40 MiB, not $memory"
     directory=$(dirname "$file")
     [ "$(stat -f -c %T "$directory")" = tmpfs ] || die "$directory is not on a tmpfs"
     # A tmpfs that runs full kills memcached (SIGBUS), so there must be room for all of it now.

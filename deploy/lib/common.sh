@@ -18,6 +18,11 @@ misused() {
     exit 64
 }
 
+# needs_value OPTION [VALUE...]: whether an option is followed by its value, as it has to be.
+needs_value() {
+    [ $# -ge 2 ] || misused "$1 needs a value"
+}
+
 as_root() {
     if [ "$(id -u)" = 0 ]; then
         "$@"
@@ -50,11 +55,39 @@ http() {
     curl --noproxy '*' --silent --show-error --fail-with-body --max-time 5 "$@"
 }
 
+# within SECONDS COMMAND...: whether the command succeeds before they are over.
+within() {
+    local end=$((SECONDS + $1))
+    shift
+    until "$@" >/dev/null 2>&1; do
+        [ $SECONDS -lt $end ] || return 1
+        sleep 0.1
+    done
+}
+
+# listener_of ADDRESS:PORT: describes who listens there; fails if nobody does.
+listener_of() {
+    local port=${1##*:} pid line
+    line=$(ss -Hltnp "sport = :$port" |
+        awk -v at="$1" -v port="$port" '$4 == at || $4 == "0.0.0.0:" port || $4 == "*:" port || $4 == "[::]:" port' |
+        head -n 1)
+    [ -n "$line" ] || return 1
+    pid=$(sed -nE 's/.*pid=([0-9]+).*/\1/p' <<<"$line")
+    if [ -z "$pid" ]; then
+        printf 'a process of another user'
+    else
+        printf 'process %s: %s' "$pid" "$({ tr '\0' ' ' <"/proc/$pid/cmdline"; } 2>/dev/null)"
+    fi
+}
+
 # install_packages NAME|FILE.deb...: by apt-get, without starting any service. Debian would start memcached and haproxy
 # on their default ports, and enable them at boot; ours are started from elsewhere. Services that were there already
 # are left as they are.
 install_packages() {
     command -v apt-get >/dev/null || die "no apt-get here; install these by hand, then run this again: $*"
+    if [ "$(id -u)" != 0 ] && ! command -v sudo >/dev/null; then
+        die "packages are missing, and there is no sudo. As root: apt-get install $*; then run this again"
+    fi
     say "Installing $* ..."
     # shellcheck disable=SC2016 # expanded by the inner shell
     as_root env DEBIAN_FRONTEND=noninteractive sh -euc '

@@ -75,10 +75,10 @@ setup_local() {
 read_options() {
     while [ $# -gt 0 ]; do
         case $1 in
-        --nodes) nodes=${2?--nodes needs a number} ;;
-        --workers) workers=${2?--workers needs a number} ;;
-        --memory) memory=${2?--memory needs a number of MiB} ;;
-        --network) network=${2?--network needs three bytes of an address} ;;
+        --nodes) needs_value "$@" && nodes=$2 ;;
+        --workers) needs_value "$@" && workers=$2 ;;
+        --memory) needs_value "$@" && memory=$2 ;;
+        --network) needs_value "$@" && network=$2 ;;
         *) misused "unknown argument: $1" ;;
         esac
         shift 2
@@ -153,31 +153,6 @@ launch() {
     shift 2
     setsid "$@" </dev/null >>"$log" 2>&1 9>&- &
     printf '%s\n' $! >"$file"
-}
-
-# within SECONDS COMMAND...: whether the command succeeds before they are over.
-within() {
-    local end=$((SECONDS + $1))
-    shift
-    until "$@" >/dev/null 2>&1; do
-        [ $SECONDS -lt $end ] || return 1
-        sleep 0.1
-    done
-}
-
-# listener_of ADDRESS:PORT: describes who listens there; fails if nobody does.
-listener_of() {
-    local port=${1##*:} pid line
-    line=$(ss -Hltnp "sport = :$port" |
-        awk -v at="$1" -v port="$port" '$4 == at || $4 == "0.0.0.0:" port || $4 == "*:" port || $4 == "[::]:" port' |
-        head -n 1)
-    [ -n "$line" ] || return 1
-    pid=$(sed -nE 's/.*pid=([0-9]+).*/\1/p' <<<"$line")
-    if [ -z "$pid" ]; then
-        printf 'a process of another user'
-    else
-        printf 'process %s: %s' "$pid" "$({ tr '\0' ' ' <"/proc/$pid/cmdline"; } 2>/dev/null)"
-    fi
 }
 
 # require_free ADDRESS:PORT FILE: dies saying who listens there. One whose command line names FILE is an orphan of ours,
@@ -265,6 +240,7 @@ find_binary() {
         binary=$("${build[@]}" --show-bin-path)/KVServer
     fi
     [ -x "$binary" ] || die "there is no program at $binary"
+    binary=$(realpath "$binary")
     ! ldd "$binary" 2>/dev/null | grep 'not found' || die "$binary lacks the libraries above"
 }
 

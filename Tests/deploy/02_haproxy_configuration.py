@@ -1,0 +1,51 @@
+# SPDX-License-Identifier: Apache-2.0
+"""haproxy.cfg, as it stands and as it is derived for other balancers."""
+
+import re
+
+from support import REPOSITORY, SETUP, expect, run, scratch, write
+
+ORIGINAL = (REPOSITORY / "haproxy.cfg").read_text()
+
+
+def balancer(*arguments):
+    """What `setup.sh balancer` writes."""
+    root = scratch()
+    run(SETUP, "balancer", "--root", root, *arguments).expect()
+    return (root / "etc/haproxy/haproxy.cfg").read_text()
+
+
+def test_haproxy_accepts_it():
+    run("haproxy", "-c", "-f", REPOSITORY / "haproxy.cfg").expect(says="Configuration file is valid", says_not="WARNING")
+
+
+def test_haproxy_accepts_what_is_derived_from_it():
+    for nodes in (1, 3, 50):
+        text = balancer(*(word for node in range(nodes) for word in ("--node", f"10.0.0.{node + 1}:5000")))
+        path = write(scratch() / "haproxy.cfg", text)
+        run("haproxy", "-c", "-f", path).expect(says_not="WARNING")
+        servers = re.findall(r"^    server (\S+) (\S+)$", text, re.M)
+        expect(servers == [(f"node{node + 1}", f"10.0.0.{node + 1}:5000") for node in range(nodes)], servers)
+
+
+def test_only_addresses_and_marked_lines_differ():
+    text = balancer("--node", "10.0.0.1:5000", "--bind", "10.0.0.9:80", "--statistics", "127.0.0.1:9000",
+                    "--connections", "700")
+
+    def rules(configuration):
+        """The configuration without its addresses to bind, and without what is between the markers."""
+        without = re.sub(r"(    # BEGIN \w+\n).*?(    # END)", r"\1\2", configuration, flags=re.S)
+        return [line for line in without.splitlines() if not line.startswith("    bind ")]
+    ours = rules(text)
+    expect(ours[0].startswith("# Written by `setup.sh balancer`"), ours[0])
+    expect(ours[1:] == rules(ORIGINAL), "rules were lost or changed")
+    expect(re.findall(r"^    bind (\S+)$", text, re.M) == ["10.0.0.9:80", "127.0.0.1:9000"], "wrong addresses to bind")
+    expect("    maxconn 700\n" in text, "the number of connections was not taken")
+
+
+def test_writes_are_not_sent_twice():
+    """The lines that this rests on, so that nobody drops one unnoticed; the end-to-end tests show that they work."""
+    for line in ("http-request disable-l7-retry unless { method GET HEAD }", "http-request disable-l7-retry if change",
+                 "option redispatch 1", "option http-buffer-request", "http-check expect status 200"):
+        expect(f"    {line}\n" in ORIGINAL, f"haproxy.cfg lacks: {line}")
+    expect(not re.search(r"^\s*(no )?observe layer7", ORIGINAL, re.M), "honest 503s would take a node out")

@@ -1,0 +1,167 @@
+# SPDX-License-Identifier: Apache-2.0
+"""`setup.sh node`, into a directory: what it installs, and that it may be repeated."""
+
+import json
+import os
+import shutil
+
+from support import SETUP, Skipped, expect, need, run, scratch, stand_in, write
+
+ADDRESS = "10.0.0.5:5000"
+
+
+def install(root, *arguments, status=0, says=(), says_not=(), environment=None):
+    return run(SETUP, "node", "--root", root, *arguments, directory="/",
+               environment=environment or {"KVSERVER_BINARY": str(stand_in())}).expect(status, says, says_not)
+
+
+def content(root):
+    """Every file of a tree: its path, mode and bytes (or where it links to)."""
+    return {str(path.relative_to(root)): os.readlink(path) if path.is_symlink() else
+            (path.stat().st_mode, path.read_bytes() if path.is_file() else None) for path in root.rglob("*")}
+
+
+def configuration(root):
+    return json.loads((root / "etc/kvserver/kvserver.json").read_text())
+
+
+def environment(root):
+    lines = (root / "etc/kvserver/memcached.env").read_text().splitlines()
+    return dict(line.split("=") for line in lines if not line.startswith("#"))
+
+
+def test_it_installs_a_node():
+    root = scratch()
+    install(root, "--address", ADDRESS, "--memory", "100", says="Nothing was started")
+    for program in ("usr/bin/KVServer", "usr/lib/kvserver/run-memcached.sh", "usr/lib/kvserver/reconfigure.sh"):
+        expect(os.access(root / program, os.X_OK), f"{program} is missing, or not executable")
+    for unit in ("kvserver.service", "kvserver-memcached.service"):
+        expect((root / "lib/systemd/system" / unit).is_file(), f"{unit} is missing")
+        if shutil.which("systemctl"):
+            wanted = root / "etc/systemd/system/multi-user.target.wants" / unit
+            expect(os.readlink(wanted).endswith(f"/lib/systemd/system/{unit}"), f"{unit} is not enabled")
+    expect(configuration(root) == {"node": ADDRESS}, configuration(root))
+    expect(environment(root) == {"MEMORY": "100", "THREADS": "4", "CONNECTIONS": "1024"}, environment(root))
+    run("sh", "-c", f". {root}/etc/kvserver/memcached.env && test $MEMORY = 100").expect()
+
+
+def test_again_it_changes_nothing():
+    root = scratch()
+    options = ("--address", ADDRESS, "--workers", "4", "--listen", "0.0.0.0:5000", "--memory", "64")
+    install(root, *options)
+    before = content(root)
+    install(root, *options, says_not="Wrote")
+    install(root, says_not="Wrote")
+    expect(content(root) == before, "a second run changed something")
+
+
+def test_options_change_what_they_name_and_no_more():
+    root = scratch()
+    install(root, "--address", ADDRESS, "--memory", "100")
+    file = root / "etc/kvserver/kvserver.json"
+    file.write_text('{\n  "node": "10.0.0.5:5000",\n  "logLevel": "debug",\n  "drainSeconds": 3\n}\n')
+    install(root, "--workers", "6")
+    expect(configuration(root) == {"node": ADDRESS, "logLevel": "debug", "drainSeconds": 3, "workers": 6}, file.read_text())
+    install(root, "--workers", "8", "--listen", "0.0.0.0:5000")
+    expect(configuration(root) == {"node": ADDRESS, "logLevel": "debug", "drainSeconds": 3, "workers": 8,
+                                   "listen": "0.0.0.0:5000"}, file.read_text())
+    install(root, "--workers", "0", "--address", "10.0.0.6:5001", says="This node was 10.0.0.5:5000")
+    expect(configuration(root) == {"node": "10.0.0.6:5001", "logLevel": "debug", "drainSeconds": 3,
+                                   "listen": "0.0.0.0:5000"}, file.read_text())
+    env = root / "etc/kvserver/memcached.env"
+    env.write_text(env.read_text().replace("THREADS=4", "THREADS=2"))
+    install(root, "--memory", "200", says="starts empty")
+    expect(environment(root) == {"MEMORY": "200", "THREADS": "2", "CONNECTIONS": "1024"}, env.read_text())
+
+
+def test_one_line_of_json_is_changed_as_well():
+    root = scratch()
+    install(root, "--address", ADDRESS)
+    (root / "etc/kvserver/kvserver.json").write_text('{"workers":2,"node":"10.0.0.5:5000","drainSeconds":3}')
+    install(root, "--workers", "16")
+    expect(configuration(root) == {"workers": 16, "node": ADDRESS, "drainSeconds": 3}, configuration(root))
+    install(root, "--workers", "0")
+    expect(configuration(root) == {"node": ADDRESS, "drainSeconds": 3}, configuration(root))
+
+
+def test_a_linked_lib_stays_a_link():
+    root = scratch()
+    (root / "usr/lib").mkdir(parents=True)
+    (root / "lib").symlink_to("usr/lib")
+    install(root, "--address", ADDRESS)
+    expect((root / "lib").is_symlink(), "the root's /lib was replaced")
+    expect((root / "usr/lib/systemd/system/kvserver.service").is_file(), "the unit went elsewhere")
+
+
+def test_wrong_options_install_nothing():
+    root = scratch() / "none"
+    for options, message in ((["--address", "10.0.0.5"], "--address takes ip:port"),
+                             (["--address", "host:5000"], "--address takes ip:port"),
+                             (["--address", "0.0.0.0:5000"], "0.0.0.0 goes to --listen"),
+                             (["--address", ADDRESS, "--workers", "257"], "--workers takes 0 to 256"),
+                             (["--address", ADDRESS, "--memory", "63"], "--memory takes MiB from 64 up"),
+                             (["--address", ADDRESS, "--listen", "5000"], "--listen takes ip:port"),
+                             (["--adress", ADDRESS], "unknown argument: --adress"),
+                             (["--address"], "--address needs a value"),
+                             ([], "--address is missing")):
+        install(root, *options, status=64, says=message)
+    install(root, "--address", ADDRESS, "--deb", root / "none.deb", status=1, says="there is no file")
+    expect(not root.exists(), "something was installed")
+
+
+def test_a_package_is_verified():
+    packages, root = scratch(), scratch()
+    made = run("deploy/package.sh", "--output", packages, "--version", "1.2",
+               environment={"KVSERVER_BINARY": str(stand_in())}).expect()
+    package = made.output.splitlines()[-1]
+    install(root, "--address", ADDRESS, "--deb", package, says="matches")
+    with open(package, "ab") as file:
+        file.write(b"\n")
+    other = scratch()
+    install(other, "--address", ADDRESS, "--deb", package, status=1, says="is damaged")
+    expect(not list(other.iterdir()), "a damaged package was installed")
+    write(packages / "other.deb", "no package")
+    install(other, "--address", ADDRESS, "--deb", packages / "other.deb", status=1,
+            says=("There is no", "is no package of the daemon"))
+
+
+def test_without_toolchain_and_package_it_says_what_to_do():
+    # A PATH with the tools it needs, and no swift among them.
+    tools = scratch()
+    for name in ("bash", "sh", "uname", "dirname", "id", "dpkg-deb", "dpkg", "env", "cat", "awk", "sed", "grep"):
+        (tools / name).symlink_to(shutil.which(name))
+    root = scratch()
+    ran = run("/bin/bash", "-c", f'PATH={tools}; hash -r; . {SETUP.parent}/deploy/lib/common.sh; HERE={root}; '
+              f'. {SETUP.parent}/deploy/lib/node.sh; setup_node --root {root} --address {ADDRESS}',
+              environment={"KVSERVER_BINARY": ""})
+    ran.expect(1, says=("there is no Swift toolchain here, and 0 packages", "deploy/package.sh"))
+
+
+def test_a_real_install_asks_for_root_and_systemd():
+    if os.geteuid() != 0:
+        run(SETUP, "node", "--address", ADDRESS).expect(1, says="this needs root")
+    elif not os.path.isdir("/run/systemd/system"):
+        run(SETUP, "node", "--address", ADDRESS).expect(1, says=("no systemd runs here", "--root DIR"))
+
+
+def test_systemd_accepts_the_units():
+    need("systemd-analyze")
+    root = scratch()
+    install(root, "--address", ADDRESS)
+    units = []
+    for path in sorted((root / "lib/systemd/system").glob("*.service")):
+        # The programs of the units are in that root, not on this machine.
+        text = path.read_text().replace("ExecStart=/usr/", f"ExecStart={root}/usr/")
+        units.append(write(root / "units" / path.name, text))
+    expect(len(units) == 2, units)
+    run("systemd-analyze", "verify", "--man=no", *units).expect()
+
+
+def test_the_units_are_hardened():
+    need("systemd-analyze")
+    if "--offline" not in run("systemd-analyze", "--help").output:
+        raise Skipped("this systemd cannot judge a unit that is not installed")
+    root = scratch()
+    install(root, "--address", ADDRESS)
+    for path in sorted((root / "lib/systemd/system").glob("*.service")):
+        run("systemd-analyze", "security", "--offline=true", "--threshold=20", path).expect()

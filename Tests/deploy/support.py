@@ -1,0 +1,162 @@
+# SPDX-License-Identifier: Apache-2.0
+"""What the tests share: commands and what is expected of them, scratch directories, processes that end with the test."""
+
+import ctypes
+import os
+import random
+import shutil
+import signal
+import socket
+import subprocess
+import tempfile
+import time
+from pathlib import Path
+
+REPOSITORY = Path(__file__).resolve().parents[2]
+SETUP = REPOSITORY / "setup.sh"
+
+# Where Debian keeps haproxy, for users whose PATH lacks it.
+os.environ["PATH"] += ":/usr/local/sbin:/usr/sbin:/sbin"
+
+#: Called in reverse order when a test is over.
+_at_end = []
+
+
+class Failure(Exception):
+    """Something is not as it should be."""
+
+
+class Skipped(Exception):
+    """This machine lacks what the test needs."""
+
+
+def expect(condition, message):
+    if not condition:
+        raise Failure(message)
+
+
+def at_end(action):
+    _at_end.append(action)
+
+
+def clean_up():
+    problems = []
+    while _at_end:
+        try:
+            _at_end.pop()()
+        except Exception as error:  # the rest has to be cleaned up all the same
+            problems.append(error)
+    if problems:
+        raise problems[0]
+
+
+class Ran:
+    """A command that has ended."""
+
+    def __init__(self, arguments, status, output):
+        self.arguments, self.status, self.output = arguments, status, output
+
+    def expect(self, status=0, says=(), says_not=()):
+        """Checks its exit status, and that its output (both streams) has these texts in it."""
+        shown = f"{' '.join(self.arguments)}: status {self.status}, output:\n{self.output}"
+        expect(self.status == status, f"expected status {status}; {shown}")
+        for text in (says,) if isinstance(says, str) else says:
+            expect(text in self.output, f"expected {text!r} to be said; {shown}")
+        for text in (says_not,) if isinstance(says_not, str) else says_not:
+            expect(text not in self.output, f"did not expect {text!r} to be said; {shown}")
+        return self
+
+
+def run(*arguments, environment=None, directory=REPOSITORY, seconds=60):
+    """Runs a command to its end, with no input; its descendants are given `seconds`, too."""
+    arguments = [str(argument) for argument in arguments]
+    with tempfile.TemporaryFile() as output:  # (a pipe would be held open by what the command leaves running)
+        process = subprocess.Popen(arguments, cwd=directory, env=os.environ | (environment or {}),
+                                   stdin=subprocess.DEVNULL, stdout=output, stderr=output, start_new_session=True)
+        try:
+            status = process.wait(seconds)
+        except BaseException as error:
+            os.killpg(process.pid, signal.SIGKILL)
+            process.wait()
+            if isinstance(error, subprocess.TimeoutExpired):
+                status = "none, for it did not end"
+            else:
+                raise
+        output.seek(0)
+        return Ran(arguments, status, output.read().decode(errors="replace"))
+
+
+def start(*arguments):
+    """Starts a process that is killed when the test is over, or when this process dies."""
+    process = subprocess.Popen([str(argument) for argument in arguments], stdin=subprocess.DEVNULL,
+                               stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL, start_new_session=True,
+                               preexec_fn=lambda: ctypes.CDLL(None).prctl(1, signal.SIGKILL))
+
+    def end():
+        process.kill()
+        process.wait()
+    at_end(end)
+    return process
+
+
+def scratch():
+    """A directory of the test's own, with a path short enough for a unix socket in it."""
+    path = Path(tempfile.mkdtemp(prefix="kvserver-deploy-"))
+    at_end(lambda: shutil.rmtree(path))
+    return path
+
+
+def write(path, text, mode=0o644):
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.write_text(text)
+    path.chmod(mode)
+    return path
+
+
+def stand_in():
+    """A program to pack in the daemon's place, where nothing starts it."""
+    return write(scratch() / "KVServer", "#!/bin/sh\necho 'a stand-in'\n", 0o755)
+
+
+def daemon():
+    """The daemon as it was built for release."""
+    path = Path(os.environ.get("KVSERVER_BINARY") or REPOSITORY / ".build/release/KVServer")
+    expect(os.access(path, os.X_OK), f"there is no daemon at {path}; build it first: swift build -c release")
+    return path.resolve()
+
+
+def need(program):
+    if not shutil.which(program):
+        raise Skipped(f"no {program} here")
+
+
+def eventually(seconds, what, condition):
+    """Waits until the condition holds, and returns its value."""
+    end = time.monotonic() + seconds
+    while not (value := condition()):
+        expect(time.monotonic() < end, f"not within {seconds} s: {what}")
+        time.sleep(0.05)
+    return value
+
+
+def is_alive(pid):
+    try:
+        with open(f"/proc/{pid}/stat", "rb") as stat:
+            return stat.read().rpartition(b")")[2].split()[0] not in (b"Z", b"X")
+    except (FileNotFoundError, ProcessLookupError):
+        return False
+
+
+def free_network():
+    """The first three bytes of loopback addresses that nobody listens at."""
+    for _ in range(100):
+        network = f"127.{random.randint(16, 250)}.{random.randint(0, 250)}"
+        try:
+            for host, port in [(10, 5000), (10, 8404), *((11 + node, 5000) for node in range(5))]:
+                with socket.socket() as probe:
+                    probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+                    probe.bind((f"{network}.{host}", port))
+            return network
+        except OSError:
+            continue
+    raise Failure("found no free loopback network")

@@ -1,0 +1,133 @@
+# SPDX-License-Identifier: Apache-2.0
+# shellcheck shell=bash
+#
+# ./setup.sh balancer: this machine becomes the balancer. To be sourced by setup.sh.
+
+balancer_usage() {
+    cat <<'END'
+Usage: sudo ./setup.sh balancer --node IP:PORT... [option...]
+
+Installs HAProxy and puts it in front of these nodes: /etc/haproxy/haproxy.cfg is made of the checkout's haproxy.cfg. A
+configuration of somebody else's is kept beside it as haproxy.cfg.before-kvserver. It may be repeated, with all the nodes
+that there are by then: HAProxy takes up the new ones without dropping a request.
+
+  --node IP:PORT         a node; once for each. Standbys belong here, too: they answer any request
+  --bind IP:PORT         where clients come in (0.0.0.0:5000)
+  --statistics IP:PORT   where the statistics are shown, to whoever can reach that (127.0.0.1:8404)
+  --connections N        the most connections of clients, 100 to 500000 (20000, or what fits half of the memory)
+  --root DIR             install into DIR and leave the machine itself alone; nothing is started. Needs no root
+END
+}
+
+setup_balancer() {
+    local nodes=() bind=0.0.0.0:5000 statistics=127.0.0.1:8404 connections='' root='' node
+    while [ $# -gt 0 ]; do
+        case $1 in
+        --node) needs_value "$@" && nodes+=("$2") && shift 2 ;;
+        --bind) needs_value "$@" && bind=$2 && shift 2 ;;
+        --statistics) needs_value "$@" && statistics=$2 && shift 2 ;;
+        --connections) needs_value "$@" && connections=$2 && shift 2 ;;
+        --root) needs_value "$@" && root=$2 && shift 2 ;;
+        --help | -h) balancer_usage && return ;;
+        *) misused "unknown argument: $1" ;;
+        esac
+    done
+    check_balancer_options
+    if [ -z "$root" ]; then
+        [ "$(id -u)" = 0 ] || die "this needs root: sudo ./setup.sh balancer ..."
+        [ -d /run/systemd/system ] || die "no systemd runs here. --root DIR installs into a directory without it"
+        if ! command -v haproxy >/dev/null || ! command -v curl >/dev/null || ! command -v ss >/dev/null; then
+            install_packages haproxy curl iproute2
+        fi
+    fi
+    local configuration=$root/etc/haproxy/haproxy.cfg changed=''
+    write_balancer
+    if [ -n "$root" ]; then say "Installed in $root. Nothing was started."; else start_balancer; fi
+}
+
+check_balancer_options() {
+    [ ${#nodes[@]} != 0 ] || misused "no nodes given: --node ip:port, once for each"
+    local node seen=' '
+    for node in "${nodes[@]}"; do
+        if ! is_endpoint "$node" || [[ $node == 0.0.0.0:* ]]; then
+            misused "--node takes ip:port, with an IPv4 address: $node"
+        fi
+        [[ $seen != *" $node "* ]] || misused "a node twice: $node"
+        [ "$node" != "$bind" ] || misused "a node where clients come in: $node (--bind puts that elsewhere)"
+        seen+="$node "
+    done
+    is_endpoint "$bind" || misused "--bind takes ip:port, with an IPv4 address: $bind"
+    is_endpoint "$statistics" || misused "--statistics takes ip:port, with an IPv4 address: $statistics"
+    [ -z "$connections" ] || is_number "$connections" 100 500000 ||
+        misused "--connections takes 100 to 500000: $connections"
+}
+
+# haproxy.cfg for this machine, on standard output.
+node_balancer() {
+    local servers='' index
+    for ((index = 0; index < ${#nodes[@]}; index++)); do
+        servers+="${servers:+$'\n'}    server node$((index + 1)) ${nodes[index]}"
+    done
+    # shellcheck disable=SC2016 # a command, to be read
+    printf '# Written by `setup.sh balancer`, which replaces it when it is run again.\n'
+    render_balancer "$bind" "$statistics" "    maxconn ${connections:-$(fitting_connections)}
+    # Once it has started, HAProxy is nobody in particular, in a directory with nothing in it.
+    user haproxy
+    group haproxy
+    chroot /var/lib/haproxy" "$servers"
+}
+
+# A connection may take two buffers of 16 KiB here, and as much in the kernel.
+fitting_connections() {
+    awk '$1 == "MemTotal:" { most = int($2 / 2 / 64); print (most < 20000 ? most : 20000) }' /proc/meminfo
+}
+
+# Writes the configuration if it is another one than there is. Sets `changed` then.
+write_balancer() {
+    local new=$configuration.new
+    mkdir -p "${configuration%/*}"
+    node_balancer >"$new"
+    chmod 644 "$new"
+    if command -v haproxy >/dev/null; then
+        haproxy -c -q -f "$new" || die "HAProxy refuses $new, so $configuration stays as it is"
+    fi
+    if cmp -s "$new" "$configuration"; then
+        rm "$new"
+        say "$configuration is as it should be."
+        return
+    fi
+    # shellcheck disable=SC2016 # no command either
+    if [ -e "$configuration" ] && ! head -n 1 "$configuration" | grep -qF '`setup.sh balancer`'; then
+        # (Numbered, should this happen a second time.)
+        cp --preserve --backup=numbered "$configuration" "$configuration.before-kvserver"
+        say "Kept the configuration that was there as $configuration.before-kvserver."
+    fi
+    mv "$new" "$configuration"
+    changed=yes
+    say "Wrote $configuration."
+}
+
+start_balancer() {
+    local at=${bind/#0.0.0.0:/127.0.0.1:} owner
+    systemctl --quiet enable haproxy.service
+    if ! systemctl --quiet is-active haproxy.service; then
+        if owner=$(listener_of "$bind"); then die "$bind is taken by $owner"; fi
+        systemctl start haproxy.service || balancer_failed "HAProxy does not start"
+    elif [ -n "$changed" ]; then
+        systemctl reload haproxy.service || balancer_failed "HAProxy did not take up the configuration"
+    fi
+    # Any answer will do: its nodes may not run yet.
+    within 10 curl --noproxy '*' --silent --max-time 3 "http://$at/" ||
+        balancer_failed "HAProxy does not answer at $at"
+    if within 5 http "http://$at/"; then
+        say "The balancer runs. Try: curl http://$at/hash_ring"
+        say "Statistics: http://${statistics/#0.0.0.0:/127.0.0.1:}/"
+    else
+        say "The balancer runs, but none of its nodes is ready: set them up by \`./setup.sh node\`, and give them a ring."
+    fi
+}
+
+balancer_failed() {
+    journalctl --no-pager --lines 20 --unit haproxy.service >&2 || true
+    die "$1; above is the end of its log"
+}
