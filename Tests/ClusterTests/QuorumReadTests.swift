@@ -1,0 +1,79 @@
+// SPDX-License-Identifier: Apache-2.0
+
+import Cluster
+import HashRing
+import KeyValue
+import Testing
+
+struct QuorumReadTests {
+    private typealias F = QuorumFixtures
+    private let a = QuorumFixtures.nodes[0]
+    private let b = QuorumFixtures.nodes[1]
+    private let c = QuorumFixtures.nodes[2]
+
+    @Test func oneGroupAnswersWithItsQuorum() {
+        var read = QuorumRead([F.group(0, 1, 2)])
+        #expect(read.begin() == .ask([a, b, c]))
+        #expect(read.received(.record(F.envelope(1)), from: a) == .wait)
+        #expect(read.received(.record(F.envelope(2)), from: c) == .answer(F.envelope(2)))
+        #expect(read.received(.record(F.envelope(3)), from: b) == .wait)
+    }
+
+    @Test func nothingAnywhereIsAnAnswer() {
+        var read = QuorumRead([F.group(0), F.group(1)])
+        #expect(read.begin() == .ask([a, b]))
+        #expect(read.received(.record(nil), from: a) == .wait)
+        #expect(read.received(.record(nil), from: b) == .answer(nil))
+    }
+
+    @Test(arguments: [(3, 3), (2, 1), (1, 2), (3, 0), (0, 3)] as [(UInt64, UInt64)])
+    func twoSidesHoldWhatIsAnswered(_ old: UInt64, _ new: UInt64) {
+        var read = QuorumRead([F.group(0), F.group(1)])
+        #expect(read.received(.record(old == 0 ? nil : F.envelope(old)), from: a) == .wait)
+        let action = read.received(.record(new == 0 ? nil : F.envelope(new)), from: b)
+        guard old != new else {
+            #expect(action == .answer(F.envelope(old)))
+            return
+        }
+        let (newest, lacking) = (F.envelope(max(old, new)), old > new ? b : a)
+        #expect(action == .writeBack(newest, to: [lacking]))
+        #expect(read.wroteBack(.applied(newest: F.version(9)), to: lacking) == .answer(newest))
+        #expect(read.wroteBack(.applied(newest: F.version(9)), to: lacking) == .wait)
+    }
+
+    @Test func sharedMembersAreAskedOnceAndCountOnBothSides() {
+        var read = QuorumRead([F.group(0, 1, 2), F.group(1, 2, 3)])
+        #expect(read.begin() == .ask([a, b, c, F.nodes[3]]))
+        #expect(read.received(.record(F.envelope(5)), from: b) == .wait)
+        #expect(read.received(.record(F.envelope(4)), from: c) == .writeBack(F.envelope(5), to: [c]))
+        #expect(read.received(.record(F.envelope(5)), from: a) == .wait)
+        #expect(read.wroteBack(.applied(newest: F.version(5)), to: c) == .answer(F.envelope(5)))
+    }
+
+    @Test(arguments: [
+        (OperationFailure.staleRing, OperationFailure.staleRing), (.notApplied(.deadline), .notApplied(.deadline)),
+        (.outcomeUnknown(.deadline), .notApplied(.deadline)),
+    ])
+    func aReadThatFailsHadNoEffect(_ heard: OperationFailure, _ said: OperationFailure) {
+        var first = QuorumRead([F.group(0), F.group(1)])
+        #expect(first.received(.failed(heard), from: b) == .fail(said))
+        #expect(first.received(.record(nil), from: a) == .wait)
+        var second = QuorumRead([F.group(0), F.group(1)])
+        _ = second.received(.record(F.envelope(1)), from: a)
+        #expect(second.received(.record(nil), from: b) == .writeBack(F.envelope(1), to: [b]))
+        #expect(second.wroteBack(.failed(heard), to: b) == .fail(said))
+    }
+
+    @Test func oneOfThreeMayFail() {
+        var read = QuorumRead([F.group(0, 1, 2)])
+        #expect(read.received(.failed(.notApplied(.deadline)), from: a) == .wait)
+        #expect(read.received(.record(nil), from: b) == .wait)
+        #expect(read.received(.failed(.staleRing), from: c) == .fail(.staleRing))
+    }
+
+    @Test(arguments: [Outcome.version(.none), .stored(.none), .applied(newest: .none)])
+    func anotherQuestionsAnswerIsAFailure(_ outcome: Outcome) {
+        var read = QuorumRead([F.group(0)])
+        #expect(read.received(outcome, from: a) == .fail(.notApplied(.protocolViolation)))
+    }
+}

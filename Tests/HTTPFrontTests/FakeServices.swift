@@ -1,0 +1,159 @@
+// SPDX-License-Identifier: Apache-2.0
+
+import Cluster
+import HTTPFront
+import HashRing
+import KeyValue
+import NIOCore
+
+/// A store of one process's dictionary. It answers at once, or, while `isSlow`, only when told to.
+final class FakeData: DataService {
+    var standing = RingStanding.present
+    var document: RingDocument?
+    var itemBytes = 1 << 20
+    var pairs: [Key: Envelope] = [:]
+    var here: [Key: Envelope] = [:]
+    /// What the next operations fail with.
+    var failure: OperationFailure?
+    var isSlow = false
+    /// What waits while the store is slow.
+    var waiting: [() -> Void] = []
+    private(set) var operationCount = 0
+    private(set) var mostAtOnce = 0
+    private var clock = HybridClock(writer: 7)
+    private var names: [StoredKey: Key] = [:]
+
+    init() {
+        let node = NodeID("127.0.0.11:5000")!
+        document = RingDocument(
+            epoch: Epoch(3), ring: Ring(seats: [Ring.Seat(position: Position(3000)!, node: node)])!,
+            standbys: [NodeID("127.0.0.13:5000")!])
+    }
+
+    func holders(of key: Key) -> [NodeID]? { standing == .present ? document?.ring.nodes : nil }
+
+    func valueLimit(for storedKey: StoredKey, of key: Key) -> Int { itemBytes - Limits.itemOverheadBytes }
+
+    func read(_ key: Key, completion: @escaping (Result<Envelope?, OperationFailure>) -> Void) {
+        perform { completion($0.map { self.pairs[key] }) }
+    }
+
+    func write(
+        _ key: StoredKey, _ envelope: Envelope, completion: @escaping (Result<Version, OperationFailure>) -> Void
+    ) {
+        perform { result in
+            completion(
+                result.map {
+                    self.pairs[self.name(key, envelope)] = self.stamped(envelope)
+                    return self.pairs[self.name(key, envelope)]!.version
+                })
+        }
+    }
+
+    func readHere(_ key: Key, completion: @escaping (Result<Envelope?, OperationFailure>) -> Void) {
+        perform { completion($0.map { self.here[key] }) }
+    }
+
+    func writeHere(
+        _ key: StoredKey, _ envelope: Envelope, completion: @escaping (Result<Version, OperationFailure>) -> Void
+    ) {
+        perform { result in
+            completion(
+                result.map {
+                    self.here[self.name(key, envelope)] = self.stamped(envelope)
+                    return self.here[self.name(key, envelope)]!.version
+                })
+        }
+    }
+
+    func serve(_ batch: PeerBatch, completion: @escaping (Coordinator.Served) -> Void) {
+        guard batch.epoch == document?.epoch else { return completion(.refused(document)) }
+        let outcomes = batch.operations.map { _ in Outcome.record(nil) }
+        completion(
+            .answer(PeerBatchAnswer(epoch: batch.epoch, generation: Generation(9), clock: 1, outcomes: outcomes)))
+    }
+
+    /// Answers some of what waits, in the given order of indices.
+    func release(_ order: [Int]) {
+        let ready = waiting
+        waiting = ready.indices.filter { !order.contains($0) }.map { ready[$0] }
+        for index in order { ready[index]() }
+    }
+
+    private func perform(_ operation: @escaping (Result<Void, OperationFailure>) -> Void) {
+        operationCount += 1
+        let result: Result<Void, OperationFailure> = failure.map { .failure($0) } ?? .success(())
+        guard isSlow else { return operation(result) }
+        waiting.append { operation(result) }
+        mostAtOnce = max(mostAtOnce, waiting.count)
+    }
+
+    private func stamped(_ envelope: Envelope) -> Envelope {
+        var envelope = envelope
+        envelope.stamp(clock.tick(wallMicroseconds: 1_000_000))
+        return envelope
+    }
+
+    private func name(_ key: StoredKey, _ envelope: Envelope) -> Key {
+        key.clientKey ?? Key(Array(envelope.keyInside!.readableBytesView))!
+    }
+}
+
+/// What operators ask for, recorded and answered as told.
+actor FakeOperators: OperatorService {
+    var error: OperatorError?
+    var installed: [Ring] = []
+    var standbys: [NodeID] = []
+    var changes: [RingChange] = []
+    var batches: [[(key: Key, value: ByteBuffer)]] = []
+    /// Fails once all batches were handed over.
+    var breaksOff = false
+
+    func set(error: OperatorError?) { self.error = error }
+
+    func set(batches: [[(key: Key, value: ByteBuffer)]], breaksOff: Bool = false) {
+        self.batches = batches
+        self.breaksOff = breaksOff
+    }
+
+    func install(_ ring: Ring, standbys: [NodeID]) async throws(OperatorError) {
+        if let error { throw error }
+        installed.append(ring)
+        self.standbys = standbys
+    }
+
+    func change(_ change: RingChange) async throws(OperatorError) {
+        if let error { throw error }
+        changes.append(change)
+    }
+
+    func abortChange() async throws(OperatorError) { if let error { throw error } }
+
+    func clear() async throws(OperatorError) -> Int {
+        if let error { throw error }
+        return 3
+    }
+
+    func forEachPair(_ body: @Sendable ([(key: Key, value: ByteBuffer)]) async throws -> Void) async throws {
+        for batch in batches { try await body(batch) }
+        if breaksOff { throw OperatorError.unreachable("a test broke it off") }
+    }
+
+    func status() async -> ByteBuffer { ByteBuffer(string: "{\"epoch\":3}") }
+
+    func peerCall(_ name: String, _ body: ByteBuffer) async -> PeerCallAnswer {
+        name == "echo"
+            ? PeerCallAnswer(status: 200, body: body) : PeerCallAnswer(status: 404, body: ByteBuffer(string: "no\n"))
+    }
+}
+
+/// Runs what it is given, as long as it takes work.
+struct FakeTasks: OperatorTasks {
+    var takesWork = true
+
+    func run(_ work: @escaping @Sendable () async -> Void) -> Bool {
+        guard takesWork else { return false }
+        Task { await work() }
+        return true
+    }
+}

@@ -1,0 +1,91 @@
+// SPDX-License-Identifier: Apache-2.0
+
+import HashRing
+import Logging
+import Supervision
+import Testing
+
+@Suite("Configuration")
+struct ServerConfigurationTests {
+    private func layer(json: String) throws -> ConfigurationLayer {
+        try ConfigurationLayer(json: json.utf8, path: "kvserver.json")
+    }
+
+    @Test("flags beat the environment, which beats the file, which beats the defaults")
+    func precedence() throws {
+        let file = try layer(
+            json: #"{"node": "127.0.0.11:5000", "workers": 2, "drainSeconds": 3, "logLevel": "debug"}"#)
+        let environment = ConfigurationLayer(environment: [
+            "KVSERVER_WORKERS": "4", "KVSERVER_DRAIN_SECONDS": "5", "KVSERVER_LISTEN": "", "PATH": "/bin",
+        ])
+        let flags = ConfigurationLayer(flags: [.workers: "7"])
+        let settled = try ServerConfiguration([flags, environment, file])
+        #expect(settled.node == NodeID("127.0.0.11:5000"))
+        #expect(settled.listen == settled.node)
+        #expect(settled.workers == 7)
+        #expect(settled.drainSeconds == 5)
+        #expect(settled.logLevel == .debug)
+        #expect(settled.requestDeadlineMilliseconds == 1000)
+        #expect(settled.memcached == "/run/kvserver/memcached.sock")
+    }
+
+    @Test("the environment's names follow from the file's")
+    func environmentNames() {
+        #expect(Setting.node.environmentName == "KVSERVER_NODE")
+        #expect(Setting.requestDeadlineMilliseconds.environmentName == "KVSERVER_REQUEST_DEADLINE_MILLISECONDS")
+    }
+
+    @Test(
+        "what can't be right is named, with its origin",
+        arguments: [
+            (#"{}"#, "node is not set"),
+            (#"{"node": "localhost:5000"}"#, "node is not a literal ip:port: 'localhost:5000' (in kvserver.json)"),
+            (#"{"node": "127.0.0.1:5000", "worker": 2}"#, "there is no setting 'worker'"),
+            (#"{"node": "127.0.0.1:5000", "workers": 0}"#, "workers is not a whole number from 1 to 60: '0'"),
+            (#"{"node": "127.0.0.1:5000", "workers": 2.5}"#, "workers is not a whole number"),
+            (#"{"node": "127.0.0.1:5000", "workers": [2]}"#, "workers: neither text nor a number"),
+            (#"{"node": "127.0.0.1:5000", "stateDirectory": "state"}"#, "stateDirectory is not an absolute path"),
+            (#"{"node": "127.0.0.1:5000", "logFormat": "xml"}"#, "logFormat is not text or json: 'xml'"),
+            (#"{"node": "127.0.0.1:5000", "memcached": "nowhere"}"#, "memcached is not a unix socket's path"),
+            (#"{"node": "127.0.0.1:5000", "clockOffsetMilliseconds": 5}"#, "needs allowFailpoints"),
+            (#"{"node": "127.0.0.1:5000""#, "kvserver.json is not a JSON object of settings"),
+            (#"["node"]"#, "kvserver.json is not a JSON object of settings"),
+        ])
+    func refusals(_ json: String, _ text: String) {
+        let error = #expect(throws: ConfigurationError.self) {
+            try ServerConfiguration([try layer(json: json)])
+        }
+        #expect(error?.description.contains(text) == true, "\(error?.description ?? "no error")")
+        #expect(error?.isUsage == false)
+    }
+
+    @Test("a wrong flag is the caller's mistake")
+    func wrongFlag() {
+        let error = #expect(throws: ConfigurationError.self) {
+            try ServerConfiguration([ConfigurationLayer(flags: [.node: "127.0.0.1:5000", .workers: "many"])])
+        }
+        #expect(error?.isUsage == true)
+        #expect(error?.description.contains("on the command line") == true)
+    }
+
+    @Test("a file that is not there is named")
+    func noFile() {
+        let error = #expect(throws: ConfigurationError.self) {
+            try ConfigurationLayer(file: "/nowhere/kvserver.json")
+        }
+        #expect(error?.description == "can't read /nowhere/kvserver.json: there is no such file")
+    }
+
+    @Test("a worker gets exactly what its supervisor has settled on")
+    func roundTrip() throws {
+        let settled = try ServerConfiguration([
+            try layer(
+                json: #"""
+                    {"node": "[fd00::7]:5000", "listen": "0.0.0.0:80", "memcached": "/tmp/a \"b\"\n.sock", "workers": 3,
+                     "allowFailpoints": true, "failpointsFile": "/tmp/f", "clockOffsetMilliseconds": -5000}
+                    """#)
+        ])
+        #expect(try ServerConfiguration(encoded: settled.encoded) == settled)
+        #expect(try !settled.encoded.contains("\n"))
+    }
+}

@@ -1,0 +1,112 @@
+// SPDX-License-Identifier: Apache-2.0
+
+import KeyValue
+
+/// What clients asked and heard. Every write has a value of its own, counted from 1; 0 stands for "never written".
+struct History {
+    struct Operation: CustomStringConvertible {
+        enum Outcome { case ok, notApplied, unknown }
+
+        let id: Int
+        let key: Int
+        let isWrite: Bool
+        /// What was written or, once it is answered, read.
+        var value: Int
+        let call: Int
+        var end: Int?
+        var outcome: Outcome?
+        var version: Version?
+        let place: String
+
+        var description: String {
+            let what = isWrite ? "write" : "read "
+            let heard = outcome.map { "\($0)" } ?? "nothing"
+            return "\(what) key \(key) value \(value) \(call)…\(end.map(String.init) ?? "") \(heard) at \(place)"
+                + (version.map { " version \($0)" } ?? "")
+        }
+    }
+
+    private(set) var operations: [Operation] = []
+    private var writes = 0
+
+    /// Times at which the only copy of a key's newest value died with its memory: after each, older values may come back.
+    private(set) var losses: [Int: [Int]] = [:]
+
+    mutating func beganRead(_ key: Int, at time: Int, _ place: String) -> Int {
+        operations.append(
+            Operation(id: operations.count, key: key, isWrite: false, value: 0, call: time, place: place))
+        return operations.count - 1
+    }
+
+    mutating func beganWrite(_ key: Int, at time: Int, _ place: String) -> (id: Int, value: Int) {
+        writes += 1
+        operations.append(
+            Operation(id: operations.count, key: key, isWrite: true, value: writes, call: time, place: place))
+        return (operations.count - 1, writes)
+    }
+
+    mutating func ended(
+        _ id: Int, at time: Int, _ outcome: Operation.Outcome, value: Int? = nil, version: Version? = nil
+    ) {
+        guard operations[id].end == nil else { return }
+        operations[id].end = time
+        operations[id].outcome = outcome
+        if let value { operations[id].value = value }
+        operations[id].version = version
+    }
+
+    mutating func lost(_ key: Int, at time: Int) { losses[key, default: []].append(time) }
+
+    /// One key's history as the checkers want it, cut where a loss is excused: after it, all that was settled before counts
+    /// as never written.
+    func lives(of key: Int) -> [[Call]] {
+        let all = operations.filter { $0.key == key }
+        let cuts = (losses[key] ?? []).sorted()
+        var lives: [[Call]] = []
+        for (index, start) in ([Int.min] + cuts).enumerated() {
+            let end = index < cuts.count ? cuts[index] : Int.max
+            let seenBefore = Set(
+                all.filter { !$0.isWrite && $0.outcome == .ok && ($0.end ?? .max) <= start }.map(\.value))
+            var calls: [Call] = []
+            var forgotten: Set<Int> = []
+            for operation in all where operation.isWrite && operation.call < end {
+                let isAcknowledged = operation.outcome == .ok && (operation.end ?? .max) <= end
+                let isRefused = operation.outcome == .notApplied
+                if operation.call < start {
+                    let isSettled = operation.outcome == .ok && (operation.end ?? .max) <= start
+                    if isSettled || seenBefore.contains(operation.value) {
+                        forgotten.insert(operation.value)
+                        continue
+                    }
+                }
+                calls.append(
+                    Call(
+                        isWrite: true, value: operation.value, call: operation.call,
+                        end: isAcknowledged ? operation.end : nil, isRefused: isRefused,
+                        version: isAcknowledged ? operation.version : nil))
+            }
+            for operation in all where !operation.isWrite && operation.outcome == .ok && operation.call >= start {
+                guard let returned = operation.end, returned <= end else { continue }
+                let isForgotten = forgotten.contains(operation.value)
+                calls.append(
+                    Call(
+                        isWrite: false, value: isForgotten ? 0 : operation.value, call: operation.call, end: returned,
+                        version: isForgotten ? nil : operation.version))
+            }
+            lives.append(calls)
+        }
+        return lives
+    }
+}
+
+/// One operation on one key, for the checkers.
+struct Call: Hashable {
+    var isWrite: Bool
+    var value: Int
+    var call: Int
+    /// Nil for a write whose outcome is unknown: it may take effect at any time after its call, or never.
+    var end: Int?
+    /// A write that was said not to be applied: nobody may read it.
+    var isRefused = false
+    var version: Version?
+}

@@ -1,0 +1,56 @@
+// SPDX-License-Identifier: Apache-2.0
+
+import HashRing
+import KeyValue
+
+/// What a memcached says of itself to every batch: the epoch of its host's document, and which life of the memory it is.
+struct Stamp: Hashable {
+    var epoch: Epoch
+    let generation: Generation
+}
+
+/// One life of a host's memcached.
+final class Memory {
+    struct Item {
+        let envelope: Envelope
+        let token: Int
+    }
+
+    struct Registration {
+        let process: Int
+        let drained: Epoch
+    }
+
+    struct JobRecord {
+        let changeID: String
+        let job: RingTransitionStateMachine.Job
+        let epoch: Epoch
+        let generation: Generation
+        let run: String
+        var isRunning = true
+        var failedAt: Int?
+        var report: RingTransitionStateMachine.JobReport?
+        var beat: Int
+        var checkpoint: (slot: UInt16, gainers: [RingTransition.Fence])?
+    }
+
+    var stamp: Stamp?
+    var record: HostRingRecord?
+    var pairs: [StoredKey: Item] = [:]
+    var registry: [Int: Registration] = [:]
+    var job: JobRecord?
+    var wish: (changeID: String, reason: String)?
+    var choresLease: (process: Int, until: Int)?
+    /// Stored by a write that had been given up when the ring moved on: after the clean-up, nobody looks for these.
+    var stray: Set<StoredKey> = []
+    private var tokens = 0
+
+    /// `cas`, or `add` where no token is given.
+    /// - Returns: whether it was stored.
+    func store(_ envelope: Envelope, under key: StoredKey, token: Int?) -> Bool {
+        guard pairs[key]?.token == token else { return false }
+        tokens += 1
+        pairs[key] = Item(envelope: envelope, token: tokens)
+        return true
+    }
+}

@@ -1,0 +1,34 @@
+// SPDX-License-Identifier: Apache-2.0
+
+/// Mistakes that the simulation can make on purpose, each by undoing one decision of the protocol: the checkers have to
+/// notice every one of them.
+enum Mutant: String, CaseIterable, Sendable {
+    /// Reads in step crossing ask the old side only.
+    case noCrossingReads
+    /// A crossing read answers the newest pair without letting the other side hold it first.
+    case noWriteBack
+    /// Verifying finds nothing to do.
+    case noVerify
+    /// Copying finds nothing to do, and neither does verifying.
+    case noCopy
+    /// A host says that it has adopted a document as soon as it has it on record.
+    case noWaitForAdoption
+    /// Nobody compares the generations of memories.
+    case noGenerationFence
+    /// A write of a moving slot takes its version from the clock alone.
+    case noFirstPhase
+    /// Any driver's document is accepted, whoever was promised.
+    case noPromise
+    /// A write that begins again under a newer ring is stamped again.
+    case stampsTwice
+    /// A batch is done whatever the host's stamp says.
+    case noStampCheck
+    /// Whatever arrives last is stored.
+    case noVersionCheck
+    /// The ring on disk is believed without asking anybody, and no living worker is remembered.
+    case noConfirmation
+    /// Losing nodes delete when the new side begins to answer, not once all have let go of the old one.
+    case cleansTooEarly
+    /// A stamped write whose outcome is unknown is sent again.
+    case resendsStamps
+}

@@ -1,0 +1,264 @@
+// SPDX-License-Identifier: Apache-2.0
+
+import HashRing
+import KeyValue
+
+/// This host's part of a ring change: as `JobRunner` and `JobWork` do it.
+extension Worker {
+    typealias Job = RingTransitionStateMachine.Job
+
+    struct JobAnswer {
+        enum State { case running, done, failed, overtaken }
+        let state: State
+        var report: RingTransitionStateMachine.JobReport?
+    }
+
+    /// Starts the job unless it runs, or is done; says how far it is.
+    func job(_ job: Job, _ document: RingDocument, changeID: String, _ reply: @escaping (JobAnswer?) -> Void) {
+        learn(document)
+        host.atMemory(world.random.pick(100...600), broken: { self.after(10) { reply(nil) } }) { memory in
+            guard let stamp = memory.stamp, let known = memory.record?.document else {
+                return self.after(10) { reply(nil) }
+            }
+            let answer = self.request(job, document, changeID, known, stamp, memory)
+            self.after(50) { reply(answer) }
+        }
+    }
+
+    private func request(
+        _ job: Job, _ document: RingDocument, _ changeID: String, _ known: RingDocument, _ stamp: Stamp,
+        _ memory: Memory
+    ) -> JobAnswer {
+        guard known.epoch == document.epoch else { return JobAnswer(state: .overtaken) }
+        var checkpoint: (slot: UInt16, gainers: [RingTransition.Fence])?
+        if let record = memory.job, record.changeID == changeID, record.job == job, record.epoch == document.epoch,
+            record.generation == stamp.generation
+        {
+            if let report = record.report { return JobAnswer(state: .done, report: report) }
+            if let failedAt = record.failedAt {
+                if world.now - failedAt < 200 * World.millisecond { return JobAnswer(state: .failed) }
+            } else if world.now - record.beat < 1500 * World.millisecond {
+                return JobAnswer(state: .running)
+            } else {
+                world.reached(.jobTakenOver)
+            }
+            checkpoint = record.checkpoint
+        }
+        let run = world.nextName()
+        memory.job = Memory.JobRecord(
+            changeID: changeID, job: job, epoch: document.epoch, generation: stamp.generation, run: run,
+            beat: world.now, checkpoint: checkpoint)
+        after(50) {
+            JobRun(self, job, known, Stamp(epoch: document.epoch, generation: stamp.generation), run, checkpoint)
+                .begin()
+        }
+        return JobAnswer(state: .running)
+    }
+}
+
+private final class JobRun {
+    private let worker: Worker
+    private let world: World
+    private let job: Worker.Job
+    private let document: RingDocument
+    private let stamp: Stamp
+    private let name: String
+    private let checkpoint: (slot: UInt16, gainers: [RingTransition.Fence])?
+    private var memories: [RingTransition.Fence] = []
+    private var gainers: [NodeID] = []
+    private var isOver = false
+
+    init(
+        _ worker: Worker, _ job: Worker.Job, _ document: RingDocument, _ stamp: Stamp, _ name: String,
+        _ checkpoint: (slot: UInt16, gainers: [RingTransition.Fence])?
+    ) {
+        self.worker = worker
+        self.world = worker.world
+        self.job = job
+        self.document = document
+        self.stamp = stamp
+        self.name = name
+        self.checkpoint = checkpoint
+    }
+
+    func begin() {
+        beat()
+        if job == .clean { return clean() }
+        guard let transition = document.transition else { return end(nil) }
+        let moving = movingKeys(transition)
+        gainers = Set(moving.compactMap { transition.to.owner(of: $0.slot) }).union(
+            MovePlanCache.gainers(transition, from: worker.node)
+        ).sorted()
+        generations { memories in
+            guard let memories else { return self.end(nil) }
+            self.memories = memories
+            var lowest = 0
+            if let checkpoint = self.checkpoint, checkpoint.gainers == memories {
+                lowest = Int(checkpoint.slot) + 1
+                self.world.reached(.jobResumed)
+            }
+            let isIdle = self.world.has(.noCopy) || (self.job == .verify && self.world.has(.noVerify))
+            self.scan {
+                $0.filter { !isIdle && Int($0.slot.value) >= lowest && moving.contains($0) }
+            } then: { keys in
+                self.stream(keys.sorted { $0.slot < $1.slot })
+            }
+        }
+    }
+
+    private func movingKeys(_ transition: RingTransition) -> Set<StoredKey> {
+        Set(
+            world.options.keys.filter {
+                transition.from.owner(of: $0.slot) == worker.node && transition.to.owner(of: $0.slot) != worker.node
+            })
+    }
+
+    /// The record belongs to whoever wrote its name last.
+    private func updateRecord(_ change: (inout Memory.JobRecord) -> Void) -> Bool {
+        guard !worker.host.isHanging, var record = worker.host.memory.job else { return true }
+        guard record.run == name else { return false }
+        change(&record)
+        worker.host.memory.job = record
+        return true
+    }
+
+    private func beat() {
+        worker.after(200 * World.millisecond) {
+            guard !self.isOver else { return }
+            guard self.updateRecord({ $0.beat = self.world.now }) else {
+                self.isOver = true
+                return
+            }
+            self.beat()
+        }
+    }
+
+    private func end(_ report: RingTransitionStateMachine.JobReport?) {
+        guard !isOver else { return }
+        isOver = true
+        _ = updateRecord {
+            $0.beat = world.now
+            $0.report = report
+            if report == nil { $0.failedAt = world.now }
+        }
+    }
+
+    private func scan(
+        _ choose: @escaping ([StoredKey]) -> [StoredKey], then body: @escaping ([StoredKey]) -> Void
+    ) {
+        worker.host.atMemory(world.random.pick(500...5000), broken: { self.worker.after(10) { self.end(nil) } }) {
+            memory in
+            let keys = choose(Array(memory.pairs.keys))
+            self.worker.after(200) { body(keys) }
+        }
+    }
+
+    // MARK: Copy and verify
+
+    private func generations(_ completion: @escaping ([RingTransition.Fence]?) -> Void) {
+        var memories: [RingTransition.Fence] = []
+        func ask(_ rest: ArraySlice<NodeID>) {
+            guard let gainer = rest.first else { return completion(memories) }
+            let batch = PeerBatch(epoch: stamp.epoch, clock: worker.reading, operations: [])
+            worker.sendBatch(batch, to: gainer, timeout: 2 * World.second, mayRepeat: true) { served, _ in
+                guard case .answer(let answer) = served else { return completion(nil) }
+                memories.append(RingTransition.Fence(node: gainer, generation: answer.generation))
+                ask(rest.dropFirst())
+            }
+        }
+        ask(gainers[...])
+    }
+
+    private func stream(_ keys: [StoredKey]) {
+        guard !isOver else { return }
+        guard let key = keys.first else {
+            return generations { again in
+                guard let again, again == self.memories || self.world.has(.noGenerationFence) else {
+                    return self.end(nil)
+                }
+                self.end(.init(generation: self.stamp.generation, gainers: self.memories))
+            }
+        }
+        guard let gainer = document.transition?.to.owner(of: key.slot) else { return end(nil) }
+        func next() {
+            _ = updateRecord { $0.checkpoint = (key.slot.value, memories) }
+            worker.after(world.random.pick(100...30_000)) { self.stream(Array(keys.dropFirst())) }
+        }
+        if job == .copy { return copy(key, to: gainer, then: next) }
+        here(.readVersion(key)) { outcome in
+            guard case .version(let ours) = outcome else { return self.end(nil) }
+            self.there(.readVersion(key), gainer) { outcome in
+                guard case .version(let theirs) = outcome else { return self.end(nil) }
+                guard theirs < ours else { return next() }
+                self.world.reached(.verifyFoundLack)
+                self.copy(key, to: gainer, then: next)
+            }
+        }
+    }
+
+    private func copy(_ key: StoredKey, to gainer: NodeID, then next: @escaping () -> Void) {
+        here(.read(key)) { outcome in
+            guard case .record(let record) = outcome else { return self.end(nil) }
+            guard let record else { return next() }
+            self.there(.apply(key, record), gainer) { outcome in
+                guard case .applied = outcome else { return self.end(nil) }
+                next()
+            }
+        }
+    }
+
+    private func here(_ operation: KeyValue.Operation, _ completion: @escaping (Outcome) -> Void) {
+        guard worker.view?.stamp == stamp else { return end(nil) }
+        worker.submit([operation], deadline: world.now + 2 * World.second) { completion($0[0]) }
+    }
+
+    private func there(_ operation: KeyValue.Operation, _ gainer: NodeID, _ completion: @escaping (Outcome) -> Void) {
+        let batch = PeerBatch(epoch: stamp.epoch, clock: worker.reading, operations: [operation])
+        worker.sendBatch(batch, to: gainer, timeout: 2 * World.second, mayRepeat: true) { served, _ in
+            guard case .answer(let answer) = served,
+                self.world.has(.noGenerationFence)
+                    || self.memories.contains(.init(node: gainer, generation: answer.generation))
+            else { return self.end(nil) }
+            completion(answer.outcomes[0])
+        }
+    }
+
+    // MARK: Clean
+
+    private func clean() {
+        let table = world.routes.table(document)
+        scan {
+            $0.filter { !table[$0.slot].involves(self.worker.node) }
+        } then: {
+            self.delete($0.sorted { $0.slot < $1.slot })
+        }
+    }
+
+    private func delete(_ keys: [StoredKey]) {
+        guard !isOver else { return }
+        guard let key = keys.first else { return end(.init(generation: stamp.generation, gainers: [])) }
+        guard worker.view?.stamp == stamp else { return end(nil) }
+        worker.begin(stamp.epoch)
+        let failed = {
+            self.worker.after(10) {
+                self.worker.end(self.stamp.epoch)
+                self.end(nil)
+            }
+        }
+        worker.host.atMemory(world.random.pick(20...2000), broken: failed) { memory in
+            memory.pairs[key] = nil
+            self.worker.after(50) {
+                self.worker.end(self.stamp.epoch)
+                self.delete(Array(keys.dropFirst()))
+            }
+        }
+    }
+}
+
+/// Who gains slots from a node, whether or not a key lies in them.
+enum MovePlanCache {
+    static func gainers(_ transition: RingTransition, from node: NodeID) -> [NodeID] {
+        let plan = MovePlan(transition, replicas: 1)
+        return Set(plan.moves.filter { $0.losers.contains(node) }.flatMap(\.gainers)).sorted()
+    }
+}

@@ -1,0 +1,143 @@
+// SPDX-License-Identifier: Apache-2.0
+
+import HashRing
+import KeyValue
+
+/// A simulated cluster: hosts with their memories and workers, the network between them, the clients, and one agenda that
+/// makes everything happen in an order that the seed fixes. Times are microseconds.
+final class World {
+    static let millisecond = 1000
+    static let second = 1_000_000
+
+    let options: Options
+    let routes: Routes
+    private(set) var now = 0
+    private var agenda = Agenda()
+    var random: SeededGenerator
+    var history = History()
+    private(set) var hosts: [Host] = []
+    private(set) var reached: [RareEvent: Int] = [:]
+    /// Set once no more faults are to happen.
+    var isHealing = false
+    /// The newest document that any host has on record.
+    private(set) var newest: RingDocument?
+    /// Losses that are excused only if their change is aborted: what the memory held is still on the other side.
+    private var lossesAtRisk: [(change: String, key: Int)] = []
+    /// Pairs of nodes between which nothing gets through, until then.
+    var cuts: [Set<NodeID>: Int] = [:]
+    var lossPercent = 0.0
+    private var processes = 0
+    private var names = 0
+    var living: Set<Int> = []
+    var trace: [String] = []
+
+    init(_ options: Options, _ routes: Routes) {
+        self.options = options
+        self.routes = routes
+        self.random = SeededGenerator(seed: options.seed)
+        for (index, node) in options.nodes.enumerated() {
+            hosts.append(Host(self, node, skewMicroseconds: options.skews[index], workers: options.workers))
+        }
+    }
+
+    func host(_ node: NodeID) -> Host? { hosts.first { $0.node == node } }
+
+    func has(_ mutant: Mutant) -> Bool { options.mutant == mutant }
+
+    func reached(_ event: RareEvent) {
+        reached[event, default: 0] += 1
+        note("*** \(event.rawValue)")
+    }
+
+    func note(_ text: @autoclosure () -> String) {
+        if options.isTraced { trace.append("\(now) \(text())") }
+    }
+
+    func nextProcess() -> Int {
+        processes += 1
+        return processes
+    }
+
+    func nextName() -> String {
+        names += 1
+        return "n\(names)"
+    }
+
+    // MARK: Time
+
+    func after(_ delay: Int, _ body: @escaping () -> Void) { agenda.enter(at: now + max(delay, 0), body) }
+
+    /// - Returns: false once nothing is left to do, or time is up.
+    func run(until end: Int, while condition: () -> Bool = { true }) {
+        while now < end, condition(), let next = agenda.popFirst() {
+            now = max(now, next.time)
+            next.body()
+        }
+    }
+
+    /// Breaks the cycles between what waits and what it waits for.
+    func dismantle() {
+        agenda.removeAll()
+        for host in hosts { host.dismantle() }
+    }
+
+    // MARK: Network
+
+    /// Most messages take a fraction of a millisecond, some take long.
+    func networkDelay() -> Int {
+        random.chance(options.slowMessagePercent) && !isHealing ? random.pick(1...400_000) : random.pick(80...900)
+    }
+
+    func passes(_ from: NodeID, _ to: NodeID) -> Bool {
+        guard from != to else { return true }
+        if let until = cuts[[from, to]], until > now { return false }
+        return !random.chance(lossPercent)
+    }
+
+    // MARK: Documents and losses
+
+    func recorded(_ document: RingDocument) {
+        if let newest, newest.epoch >= document.epoch { return }
+        newest = document
+        note(
+            "newest document \(document.epoch) \(document.transition?.step.rawValue ?? "stable") \(document.transition?.abortReason ?? "")"
+        )
+        if let transition = document.transition, transition.abortReason != nil {
+            for loss in lossesAtRisk where loss.change == transition.id { history.lost(loss.key, at: now) }
+            lossesAtRisk.removeAll { $0.change == transition.id }
+        }
+    }
+
+    /// A memory is about to be lost: notes which keys lose what nobody else holds. Counts as excused where
+    /// - no other node that takes part in the key's writes has as new a copy, or
+    /// - reads rest on this memory alone already: the node has told the driver twice that it stands on `settling`, or
+    /// - the change is aborted later: the old side, which lost its memory, answers again, and the new one is thrown away.
+    func isLosing(_ memory: Memory, of host: Host) {
+        guard let newest, !newest.ring.isEmpty else { return }
+        let table = routes.table(newest)
+        for (key, stored) in options.keys.enumerated() {
+            guard let item = memory.pairs[stored] else { continue }
+            let placement = table[stored.slot]
+            guard placement.involves(host.node) else { continue }
+            let isElsewhere = hosts.contains { other in
+                other !== host && placement.writes.contains { $0.members.contains(other.node) }
+                    && (other.memory.pairs[stored]?.envelope.version ?? .none) >= item.envelope.version
+            }
+            let transition = newest.transition
+            let isGainer = transition.map { $0.to.owner(of: stored.slot) == host.node } ?? false
+            let stands =
+                transition?.step == .settling && isGainer && host.adoptedEpoch == newest.epoch
+                && host.adoptions > 1
+            if !isElsewhere || (placement.isMoving && stands) {
+                history.lost(key, at: now)
+                reached(.excusedLoss)
+            } else if placement.isMoving, !isGainer, let transition {
+                if transition.abortReason != nil {
+                    history.lost(key, at: now)
+                } else {
+                    lossesAtRisk.append((transition.id, key))
+                }
+            }
+        }
+    }
+}

@@ -1,0 +1,29 @@
+-- SPDX-License-Identifier: Apache-2.0
+-- The requests of one benchmark: made once, then drawn at random.
+--   wrk -s keys.lua URL -- METHOD COUNT
+
+local requests = {}
+local random = math.random
+
+local function pad(number)
+   return string.format("%s%07d", string.rep("v", 93), number)
+end
+
+function init(args)
+   local method, count = args[1], tonumber(args[2])
+   -- Every thread starts the same sequence; there is one thread.
+   math.randomseed(4711)
+   for number = 0, count - 1 do
+      local key = "bench-" .. number
+      if method == "POST" then
+         local headers = { ["Content-Type"] = "application/x-www-form-urlencoded" }
+         requests[number + 1] = wrk.format("POST", "/route", headers, "key=" .. key .. "&val=" .. pad(number))
+      else
+         requests[number + 1] = wrk.format("GET", "/route?key=" .. key)
+      end
+   end
+end
+
+function request()
+   return requests[random(#requests)]
+end
