@@ -26,11 +26,14 @@ extension HTTPFrontHandler {
         let reason: String?
         if front.isLeaving {
             reason = "This worker is being stopped."
+        } else if let obstacle = front.obstacle() {
+            // It may be why memcached is not used at all.
+            reason = obstacle
         } else {
             switch front.data.standing {
             case .unconfirmed: reason = "This node's memcached does not answer yet."
             case .none: reason = "This node has no ring. POST one to /hash_ring."
-            case .present: reason = front.obstacle()
+            case .present: reason = nil
             }
         }
         complete(id, reason.map(ErrorAnswer.notReady) ?? .text("ready\n"))

@@ -109,7 +109,8 @@ package struct RingTransitionStateMachine: Hashable, Sendable {
     private var resumedEpoch: Epoch?
     /// Whether the losers have accepted a document of this machine's, so that no other change can come into being.
     package private(set) var isEstablished = false
-    private var verifiedGainers: [NodeID: Generation] = [:]
+    /// On which memories of the gainers the losers have done the job that is under way.
+    private var gainerMemories: [NodeID: Generation] = [:]
     private var gainersDisagree = false
 
     // MARK: Begin
@@ -217,10 +218,7 @@ package struct RingTransitionStateMachine: Hashable, Sendable {
         }
         switch transition.step {
         case .copying: return work(.copy, on: losers, now: now)
-        case .crossing:
-            verifiedGainers = [:]
-            gainersDisagree = false
-            return work(.verify, on: losers, now: now)
+        case .crossing: return work(.verify, on: losers, now: now)
         case .settling:
             if audience == .everybody, !gainers.isEmpty {
                 phase = .announcing(to: .gainersAgain, waiting: gainers)
@@ -242,29 +240,25 @@ package struct RingTransitionStateMachine: Hashable, Sendable {
         guard case .working(job, var waiting) = phase, waiting.remove(node) != nil, let transition = document.transition
         else { return [] }
         phase = .working(job, waiting: waiting)
-        if job == .verify {
-            for gainer in report.gainers {
-                if let known = verifiedGainers.updateValue(gainer.generation, forKey: gainer.node),
-                    known != gainer.generation
-                {
-                    gainersDisagree = true
-                }
+        for gainer in report.gainers {
+            if let known = gainerMemories.updateValue(gainer.generation, forKey: gainer.node),
+                known != gainer.generation
+            {
+                gainersDisagree = true
             }
         }
         noteLoss(of: node, report.generation)
         guard waiting.isEmpty else { return [] }
         switch job {
-        case .copy: return enter((document.transition ?? transition).moved(to: .crossing), now: now)
+        case .copy: return enter((document.transition ?? transition).moved(to: .crossing, on: gainerMemories), now: now)
         case .verify:
-            if gainersDisagree {
-                verifiedGainers = [:]
-                gainersDisagree = false
-                return work(.verify, on: losers, now: now)
-            }
-            var next = (document.transition ?? transition).moved(to: .settling)
-            next.fences = verifiedGainers.map { .init(node: $0.key, generation: $0.value) }
-                .sorted { $0.node < $1.node }
-            return enter(next, now: now)
+            // A write may have been acknowledged by a gainer's memory that is gone, and reach its loser only after that one
+            // was verified. So what is verified must be the memory that stood when all this began; where it isn't, everybody
+            // crosses once more: what was under way is refused then and begins again, on both sides.
+            let isSame = !gainersDisagree && gainerMemories.allSatisfy { transition.fence(of: $0.key) == $0.value }
+            return enter(
+                (document.transition ?? transition).moved(to: isSame ? .settling : .crossing, on: gainerMemories),
+                now: now)
         case .clean: return finish(now: now)
         }
     }
@@ -392,6 +386,8 @@ package struct RingTransitionStateMachine: Hashable, Sendable {
     private mutating func work(_ job: Job, on nodes: Set<NodeID>, now: Int64) -> [Action] {
         phaseBegan = now
         failing = [:]
+        gainerMemories = [:]
+        gainersDisagree = false
         phase = .working(job, waiting: nodes)
         if nodes.isEmpty { return finish(now: now) }
         return nodes.sorted().map { .run(job, on: $0, under: document, afterMilliseconds: 0) }
@@ -418,10 +414,14 @@ package struct RingTransitionStateMachine: Hashable, Sendable {
 }
 
 extension RingTransition {
-    fileprivate func moved(to step: Step) -> RingTransition {
+    /// - Parameter gainers: their memories, where a job has named them; fences for what follows.
+    fileprivate func moved(to step: Step, on gainers: [NodeID: Generation] = [:]) -> RingTransition {
         var next = self
         next.step = step
-        if step == .crossing || step == .retreating || step == .cleaning, self.step == .settling { next.fences = [] }
+        next.fences.removeAll { gainers[$0.node] != nil }
+        next.fences += gainers.map { Fence(node: $0.key, generation: $0.value) }
+        next.fences.sort { $0.node < $1.node }
+        if step == .cleaning { next.fences = [] }
         return next
     }
 }

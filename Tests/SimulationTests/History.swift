@@ -70,7 +70,9 @@ struct History {
             var calls: [Call] = []
             var forgotten: Set<Int> = []
             for operation in all where operation.isWrite && operation.call < end {
-                let isAcknowledged = operation.outcome == .ok && (operation.end ?? .max) <= end
+                // What was under way when the memory died may have died with it, though it was acknowledged.
+                let isAcknowledged =
+                    operation.outcome == .ok && (operation.end ?? .max) <= end && operation.call >= start
                 let isRefused = operation.outcome == .notApplied
                 if operation.call < start {
                     let isSettled = operation.outcome == .ok && (operation.end ?? .max) <= start

@@ -71,13 +71,15 @@ enum Linearizability {
         }
         var newest = Version.none
         var next = 0
-        for call in ended.sorted(by: { $0.call < $1.call }) {
+        for call in calls.sorted(by: { $0.call < $1.call }) {
             while next < ended.count, let end = ended[next].end, end < call.call {
                 newest = max(newest, ended[next].version ?? .none)
                 next += 1
             }
             // What a loss made count as never written has no version to compare.
-            guard let version = call.version ?? (call.value == 0 ? Version.none : nil) else { continue }
+            guard let version = call.version ?? versionOf[call.value] ?? (call.value == 0 ? Version.none : nil) else {
+                continue
+            }
             if call.isWrite ? version <= newest : version < newest {
                 return "value \(call.value) is older than what had been answered before it was asked"
             }

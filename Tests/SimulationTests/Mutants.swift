@@ -25,8 +25,6 @@ enum Mutant: String, CaseIterable, Sendable {
     case noStampCheck
     /// Whatever arrives last is stored.
     case noVersionCheck
-    /// The ring on disk is believed without asking anybody, and no living worker is remembered.
-    case noConfirmation
     /// Losing nodes delete when the new side begins to answer, not once all have let go of the old one.
     case cleansTooEarly
     /// A stamped write whose outcome is unknown is sent again.

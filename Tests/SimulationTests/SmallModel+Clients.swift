@@ -79,9 +79,7 @@ extension SmallModel {
     }
 
     private mutating func finish(_ index: Int, _ state: Client.State) {
-        clients[index].state = state
-        clients[index].read = nil
-        clients[index].write = nil
+        clients[index].finish(state)
     }
 
     private mutating func answer(_ index: Int, _ envelope: Envelope?) {
@@ -155,4 +153,32 @@ extension SmallModel {
 
     /// Whether everything that was answered as stored is where reads will look for it.
     var isAtRest: Bool { messages.isEmpty && clients.allSatisfy { $0.state != .idle && $0.state != .running } }
+}
+
+extension SmallModel.Message: CustomStringConvertible {
+    var description: String {
+        switch self {
+        case .operation(let request, let client, let to, let epoch):
+            let what =
+                switch request {
+                case .read: "read"
+                case .readVersion: "readVersion"
+                case .stamp: "stamp"
+                case .apply(let envelope): "apply \(envelope.version)"
+                case .writeBack(let envelope): "writeBack \(envelope.version)"
+                }
+            return "client \(client)'s \(what) reaches host \(to) under \(epoch)"
+        case .announce(let known, let to, let driver): return "driver \(driver) announces \(known) to host \(to)"
+        case .job(let job, let on, let known, let driver):
+            return "driver \(driver) lets host \(on) \(job) under \(known)"
+        case .copy(let envelope, let job, let known, let driver, let generation):
+            let what = envelope.map { "\($0.version)" } ?? "nothing"
+            return "the \(job) for driver \(driver) brings \(what) under \(known) to generation \(generation)"
+        case .lateStore(let envelope, let at, _, _): return "a late store of \(envelope.version) lands at host \(at)"
+        }
+    }
+}
+
+extension SmallModel.Known: CustomStringConvertible {
+    var description: String { "\(document.epoch) \(document.transition?.step.rawValue ?? "stable")" }
 }

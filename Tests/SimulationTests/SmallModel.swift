@@ -10,9 +10,12 @@ import NIOCore
 ///
 /// Everything that decides is the real thing: `RingTransitionStateMachine`, `HostRingRecord`, `RoutingTable`, `QuorumRead`,
 /// `QuorumWrite`, `HybridClock`, `Apply`. What happens at one node upon one message, and at whoever sent it upon the answer, is
-/// one step; messages wait in any number and come in any order. A crash is one of: a coordinator dies (what it sent is still on its way), a replica's worker dies
-/// with a store in memcached's socket (it may land at any later time, unless the pair has changed by then), the driver dies
-/// or is stopped (its messages are still on their way, another one takes over), the gaining node's memory is lost.
+/// one step; messages wait in any number and come in any order. A crash is one of: a coordinator dies (what it sent is still
+/// on its way), a replica's worker dies with a store in memcached's socket (it may land at any later time, unless the pair has
+/// changed by then), the driver dies or is stopped (its messages are still on their way, another one takes over), the gaining
+/// node's memory is lost.
+///
+/// To keep the walk short, what can be put off without any difference is done at once (`doWhatCommutes`).
 struct SmallModel: Hashable {
     enum Mutant: CaseIterable {
         case noCrossingReads, noVerify, noFirstPhase, noWriteBack, noEpochCheck, noVersionCheck
@@ -55,14 +58,42 @@ struct SmallModel: Hashable {
         var state = State.idle
         /// Under which document it runs: each try has a newer one.
         var epoch = Epoch.none
-        var read: QuorumRead?
-        var write: QuorumWrite?
+        var read: QuorumRead? { didSet { machineHash = read.hashValue } }
+        var write: QuorumWrite? { didSet { machineHash = write.hashValue } }
+        private var machineHash = 0
         var fixed: Version?
         var wasSent = false
         /// What was read.
         var result = 0
         /// Clients that had their answer when this one asked.
         var after: Set<Int> = []
+
+        init(isWrite: Bool, value: Int, coordinator: Int) {
+            self.isWrite = isWrite
+            self.value = value
+            self.coordinator = coordinator
+        }
+
+        /// What it knew is of no use any more.
+        mutating func finish(_ state: State) {
+            self.state = state
+            read = nil
+            write = nil
+            machineHash = 0
+            epoch = .none
+            fixed = nil
+            wasSent = false
+        }
+
+        func hash(into hasher: inout Hasher) {
+            hasher.combine(state)
+            hasher.combine(epoch)
+            hasher.combine(machineHash)
+            hasher.combine(fixed)
+            hasher.combine(wasSent)
+            hasher.combine(result)
+            hasher.combine(after)
+        }
     }
 
     enum Message: Hashable {
@@ -79,6 +110,44 @@ struct SmallModel: Hashable {
         case copy(Envelope?, RingTransitionStateMachine.Job, Known, driver: Int, toGeneration: Generation)
         /// In the socket of a worker that is dead.
         case lateStore(Envelope, at: Int, over: Version?, generation: Generation)
+
+        func hash(into hasher: inout Hasher) {
+            switch self {
+            case .operation(let request, let client, let to, let epoch):
+                hasher.combine(client)
+                hasher.combine(to)
+                hasher.combine(epoch)
+                switch request {
+                case .read: hasher.combine(1)
+                case .readVersion: hasher.combine(2)
+                case .stamp: hasher.combine(3)
+                case .apply(let envelope): hasher.combine(envelope.version)
+                case .writeBack(let envelope):
+                    hasher.combine(4)
+                    hasher.combine(envelope.version)
+                }
+            case .announce(let known, let to, let driver):
+                hasher.combine(known)
+                hasher.combine(to)
+                hasher.combine(driver)
+            case .job(let job, let on, let known, let driver):
+                hasher.combine(job)
+                hasher.combine(on)
+                hasher.combine(known)
+                hasher.combine(driver)
+            case .copy(let envelope, let job, let known, let driver, let generation):
+                hasher.combine(envelope?.version)
+                hasher.combine(job)
+                hasher.combine(known)
+                hasher.combine(driver)
+                hasher.combine(generation)
+            case .lateStore(let envelope, let at, let over, let generation):
+                hasher.combine(envelope.version)
+                hasher.combine(at)
+                hasher.combine(over)
+                hasher.combine(generation)
+            }
+        }
     }
 
     static let nodes = [1, 2, 3].compactMap { NodeID("127.0.0.\($0):5000") }
@@ -87,13 +156,28 @@ struct SmallModel: Hashable {
     var hosts: [Host]
     var clients: [Client]
     var messages: Set<Message> = []
-    var machine: RingTransitionStateMachine
+    var machine: RingTransitionStateMachine { didSet { machineHash = machine.hashValue } }
+    private var machineHash = 0
     var driver = 1
     var isOver = false
     var crashes: Int
+    /// What has happened, where that is asked for.
+    var story: [String]?
 
-    /// - Parameter coordinators: of the two writes and of the read, by host.
-    init?(coordinators: [Int], crashes: Int) {
+    func hash(into hasher: inout Hasher) {
+        hasher.combine(hosts)
+        hasher.combine(clients)
+        hasher.combine(messages)
+        hasher.combine(machineHash)
+        hasher.combine(driver)
+        hasher.combine(isOver)
+        hasher.combine(crashes)
+    }
+
+    /// - Parameters:
+    ///   - writes: the hosts that coordinate them.
+    ///   - reads: likewise.
+    init?(writes: [Int], reads: [Int], crashes: Int) {
         guard let key = SmallModel.key, let away = Position((Int(key.slot.value) + 5000) % Slot.count),
             let here = Position(Int(key.slot.value)), let beyond = Position((Int(key.slot.value) + 1) % Slot.count),
             let ring = Ring(seats: [
@@ -109,7 +193,8 @@ struct SmallModel: Hashable {
             if index == 2 { _ = clock.merge(20, wallMicroseconds: 1) }
             return Host(record: record, clock: clock)
         }
-        clients = (0..<3).map { Client(isWrite: $0 < 2, value: $0 < 2 ? $0 + 1 : 0, coordinator: coordinators[$0]) }
+        clients = writes.enumerated().map { Client(isWrite: true, value: $0 + 1, coordinator: $1) }
+        clients += reads.map { Client(isWrite: false, value: 0, coordinator: $0) }
         self.crashes = crashes
         guard
             let (machine, actions) = try? RingTransitionStateMachine.beginning(
@@ -125,13 +210,10 @@ struct SmallModel: Hashable {
 
     func successors(_ routes: Routes, _ mutant: Mutant?) -> [SmallModel] {
         var next: [SmallModel] = []
-        func step(_ change: (inout SmallModel) -> Void) {
-            var state = self
-            change(&state)
-            next.append(state)
-        }
+        func step(_ change: (inout SmallModel) -> Void) { self.step(&next, routes, mutant, change) }
         for message in messages {
             step {
+                $0.story?.append("\(message)")
                 $0.messages.remove(message)
                 $0.deliver(message, routes, mutant, isDying: false)
             }
@@ -139,6 +221,7 @@ struct SmallModel: Hashable {
                 request != .readVersion
             else { continue }
             step {
+                $0.story?.append("the worker dies that does \(message)")
                 $0.messages.remove(message)
                 $0.crashes -= 1
                 $0.deliver(message, routes, mutant, isDying: true)
@@ -146,38 +229,100 @@ struct SmallModel: Hashable {
         }
         for index in clients.indices {
             switch clients[index].state {
-            case .idle:
+            case .idle where isFirstOfItsKind(index):
                 step { state in
+                    state.story?.append("client \(index) begins")
                     state.clients[index].after = Set(clients.indices.filter { clients[$0].state == .answered })
                     state.begin(index, routes, mutant)
                 }
             case .waiting where hosts[clients[index].coordinator].record.epoch > clients[index].epoch:
-                step { $0.begin(index, routes, mutant) }
+                step {
+                    $0.story?.append("client \(index) begins again")
+                    $0.begin(index, routes, mutant)
+                }
             case .running where crashes > 0, .waiting where crashes > 0:
                 step {
                     $0.crashes -= 1
-                    $0.clients[index].state = .dead
-                    $0.clients[index].read = nil
-                    $0.clients[index].write = nil
+                    $0.story?.append("the coordinator of client \(index) dies")
+                    $0.clients[index].finish(.dead)
                     $0.forgetQuestions(of: index)
                 }
-            case .running, .waiting, .answered, .dead: break
+            case .idle, .running, .waiting, .answered, .dead: break
             }
         }
-        if crashes > 0, !isOver {
+        if crashes > 0, !isOver, hosts[0].record.document?.transition != nil {
             step {
                 $0.crashes -= 1
+                $0.story?.append("another driver takes over")
                 $0.takeOver()
             }
             if let step = newest.transition?.step, step == .copying || step == .crossing {
-                var state = self
-                state.crashes -= 1
-                state.hosts[1].pair = nil
-                state.hosts[1].generation = Generation(state.hosts[1].generation.value + 1)
-                next.append(state)
+                self.step(&next, routes, mutant) {
+                    $0.crashes -= 1
+                    $0.story?.append("the gainer's memory is lost")
+                    $0.hosts[1].pair = nil
+                    $0.hosts[1].generation = Generation($0.hosts[1].generation.value + 1)
+                }
             }
         }
         return next
+    }
+
+    private func step(
+        _ next: inout [SmallModel], _ routes: Routes, _ mutant: Mutant?, _ change: (inout SmallModel) -> Void
+    ) {
+        var state = self
+        change(&state)
+        state.doWhatCommutes(routes, mutant)
+        next.append(state)
+    }
+
+    /// Of two that are alike, the first one begins first.
+    private func isFirstOfItsKind(_ index: Int) -> Bool {
+        !clients[..<index].contains {
+            $0.state == .idle && $0.isWrite == clients[index].isWrite && $0.coordinator == clients[index].coordinator
+        }
+    }
+
+    // MARK: What makes no difference
+
+    /// Delivers what has the same effect now as later, and drops what has none.
+    private mutating func doWhatCommutes(_ routes: Routes, _ mutant: Mutant?) {
+        while let message = messages.first(where: { commutes($0, mutant) }) {
+            messages.remove(message)
+            story?.append("at once: \(message)")
+            if !isVain(message, mutant) { deliver(message, routes, mutant, isDying: false) }
+        }
+    }
+
+    private func commutes(_ message: Message, _ mutant: Mutant?) -> Bool {
+        if isVain(message, mutant) { return true }
+        switch message {
+        case .operation(_, _, let to, let epoch):
+            // It will be refused whenever it comes.
+            return hosts[to].record.epoch > epoch && mutant != .noEpochCheck
+        case .announce(let known, let to, _):
+            // The bystander holds nothing; with the last document, nothing goes elsewhere than with the one before.
+            let isBystander = to == 2 && !clients.contains { $0.coordinator == 2 }
+            return isBystander || known.document.transition == nil
+        // A node cleans what no operation asks for.
+        case .job(let job, _, _, _): return job == .clean
+        case .copy, .lateStore: return false
+        }
+    }
+
+    private func isVain(_ message: Message, _ mutant: Mutant?) -> Bool {
+        switch message {
+        case .operation: false
+        case .announce(let known, let to, let driver):
+            driver != self.driver && hosts[to].record.epoch >= known.document.epoch
+        case .job(_, _, _, let driver): driver != self.driver
+        case .copy(_, _, let known, let driver, let generation):
+            driver != self.driver && mutant != .noEpochCheck
+                && (hosts[1].record.epoch > known.document.epoch || hosts[1].generation != generation)
+        case .lateStore(_, let at, let over, let generation):
+            hosts[at].generation != generation || (over != nil && hosts[at].pair?.version != over)
+        }
     }
 
     private var newest: RingDocument {
@@ -302,6 +447,14 @@ struct SmallModel: Hashable {
 
     // MARK: Replicas
 
+    /// As `RingView` decides it.
+    private func isFenced(_ host: Int) -> Bool {
+        guard let transition = hosts[host].record.document?.transition,
+            let fence = transition.fence(of: SmallModel.nodes[host])
+        else { return false }
+        return transition.step != .crossing && transition.step != .cleaning && fence != hosts[host].generation
+    }
+
     private mutating func serve(
         _ request: Message.Request, _ client: Int, _ to: Int, _ epoch: Epoch, _ mutant: Mutant?, isDying: Bool
     ) -> Outcome {
@@ -315,6 +468,7 @@ struct SmallModel: Hashable {
         let held = hosts[to].pair?.version
         let decision: Apply
         switch request {
+        case .read where isFenced(to): return .failed(.notApplied(.recovering))
         case .read: return .record(hosts[to].pair)
         case .readVersion: return .version(held ?? .none)
         case .stamp(let envelope):

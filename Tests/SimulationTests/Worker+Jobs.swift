@@ -148,7 +148,7 @@ private final class JobRun {
     ) {
         worker.host.atMemory(world.random.pick(500...5000), broken: { self.worker.after(10) { self.end(nil) } }) {
             memory in
-            let keys = choose(Array(memory.pairs.keys))
+            let keys = choose(self.world.options.keys.filter { memory.pairs[$0] != nil })
             self.worker.after(200) { body(keys) }
         }
     }
@@ -230,13 +230,15 @@ private final class JobRun {
         scan {
             $0.filter { !table[$0.slot].involves(self.worker.node) }
         } then: {
-            self.delete($0.sorted { $0.slot < $1.slot })
+            let found = self.worker.host.memory.pairs
+            self.delete($0.sorted { $0.slot < $1.slot }.compactMap { key in found[key].map { (key, $0.token) } })
         }
     }
 
-    private func delete(_ keys: [StoredKey]) {
+    /// Each as long as it is the item that was found.
+    private func delete(_ items: [(key: StoredKey, token: Int)]) {
         guard !isOver else { return }
-        guard let key = keys.first else { return end(.init(generation: stamp.generation, gainers: [])) }
+        guard let (key, token) = items.first else { return end(.init(generation: stamp.generation, gainers: [])) }
         guard worker.view?.stamp == stamp else { return end(nil) }
         worker.begin(stamp.epoch)
         let failed = {
@@ -246,10 +248,10 @@ private final class JobRun {
             }
         }
         worker.host.atMemory(world.random.pick(20...2000), broken: failed) { memory in
-            memory.pairs[key] = nil
+            if memory.pairs[key]?.token == token { memory.pairs[key] = nil }
             self.worker.after(50) {
                 self.worker.end(self.stamp.epoch)
-                self.delete(Array(keys.dropFirst()))
+                self.delete(Array(items.dropFirst()))
             }
         }
     }

@@ -197,12 +197,11 @@ extension Worker {
         isRestoring = true
         if view != nil { adopt(nil) }
         register(.none)
-        let isTrusting = world.has(.noConfirmation)
-        var newest = isTrusting ? nil : document
-        var isConfirmed = newest != nil || isTrusting
+        var newest = document
+        var isConfirmed = newest != nil
         if newest == nil, host.disk != nil { world.reached(.restoredFromDisk) }
         if let disk = host.disk, disk.epoch > (newest?.epoch ?? .none) { newest = disk }
-        let others = isTrusting ? [] : Set(newest.map { $0.members + $0.standbys } ?? []).subtracting([node])
+        let others = Set(newest.map { $0.members + $0.standbys } ?? []).subtracting([node])
         var silent = others.count
         var answers = 0
         func heard(_ answer: Exchange?) {

@@ -19,8 +19,7 @@ final class World {
     private(set) var reached: [RareEvent: Int] = [:]
     /// Set once no more faults are to happen.
     var isHealing = false
-    /// The newest document that any host has on record.
-    private(set) var newest: RingDocument?
+    private var newestEpoch = Epoch.none
     /// Losses that are excused only if their change is aborted: what the memory held is still on the other side.
     private var lossesAtRisk: [(change: String, key: Int)] = []
     /// Pairs of nodes between which nothing gets through, until then.
@@ -96,12 +95,15 @@ final class World {
 
     // MARK: Documents and losses
 
+    /// The newest document that any host has on record. (One that only a memory knew which is lost has never been.)
+    var newest: RingDocument? {
+        hosts.compactMap { $0.memory.record?.document }.max { $0.epoch < $1.epoch }
+    }
+
     func recorded(_ document: RingDocument) {
-        if let newest, newest.epoch >= document.epoch { return }
-        newest = document
-        note(
-            "newest document \(document.epoch) \(document.transition?.step.rawValue ?? "stable") \(document.transition?.abortReason ?? "")"
-        )
+        guard document.epoch > newestEpoch || document.transition?.abortReason != nil else { return }
+        newestEpoch = max(newestEpoch, document.epoch)
+        note("document \(document.epoch) \(document.transition?.step.rawValue ?? "stable")")
         if let transition = document.transition, transition.abortReason != nil {
             for loss in lossesAtRisk where loss.change == transition.id { history.lost(loss.key, at: now) }
             lossesAtRisk.removeAll { $0.change == transition.id }
