@@ -32,6 +32,8 @@ package final class RemoteReplica: Replica {
     private var quietUntil = NIODeadline.uptimeNanoseconds(0)
 
     private static let connectTimeout = TimeAmount.milliseconds(250)
+    /// After this much silence, reads are asked again on another connection.
+    private static let patience = TimeAmount.milliseconds(300)
     private static let quietTime = TimeAmount.milliseconds(100)
     static let path = "/peer/batch"
     static let contentType = "application/octet-stream"
@@ -111,12 +113,56 @@ package final class RemoteReplica: Replica {
         PeerBatchCodec.encode(
             PeerBatch(epoch: epoch, clock: hooks.clock(), operations: legs.map(\.operation)), into: &body)
         let deadline = legs.reduce(first.deadline) { min($0, $1.deadline) }
+        let flight = Flight(legs)
+        flight.patience = loop.assumeIsolated().scheduleTask(in: RemoteReplica.patience) {
+            // The worker at the other end may have stopped, while others of its host live. The connection counts no more,
+            // and is closed once it has answered.
+            flight.isSuspect = true
+            self.connectionCount -= 1
+            connection.onClose = {}
+            self.sendAgain(flight.takeReads())
+        }
         connection.post(
             RemoteReplica.path, contentType: RemoteReplica.contentType, body: body, deadline: deadline
         ) { result in
-            if connection.isUsable { self.idle.append(connection) }
-            self.received(result, for: legs)
+            flight.patience?.cancel()
+            if flight.isSuspect {
+                connection.close()
+            } else if connection.isUsable {
+                self.idle.append(connection)
+            }
+            self.received(result, for: flight)
             self.flush()
+        }
+    }
+
+    /// A batch under way. Its reads may be taken out of it, to be asked again elsewhere.
+    private final class Flight {
+        private(set) var legs: [Leg?]
+        var patience: Scheduled<Void>?
+        var isSuspect = false
+
+        init(_ legs: [Leg]) { self.legs = legs }
+
+        func takeReads() -> [Leg] {
+            var reads: [Leg] = []
+            for (index, leg) in legs.enumerated() {
+                guard let leg, !leg.operation.isWrite else { continue }
+                reads.append(leg)
+                legs[index] = nil
+            }
+            return reads
+        }
+    }
+
+    /// Asks again, as often as may be; a read has no effect, and another worker may answer it.
+    private func sendAgain(_ reads: [Leg]) {
+        for leg in reads {
+            guard leg.triesLeft > 0, leg.deadline > .now() else {
+                leg.fail(.nodeUnreachable, wasSent: false)
+                continue
+            }
+            send(leg.again)
         }
     }
 
@@ -142,24 +188,26 @@ package final class RemoteReplica: Replica {
         return legs
     }
 
-    private func received(_ result: Result<PeerConnection.Answer, PeerConnection.Failure>, for legs: [Leg]) {
+    private func received(_ result: Result<PeerConnection.Answer, PeerConnection.Failure>, for flight: Flight) {
         switch result {
         case .failure(let failure):
-            for leg in legs { leg.fail(.nodeUnreachable, wasSent: failure.wasSent) }
+            sendAgain(flight.takeReads())
+            for leg in flight.legs { leg?.fail(.nodeUnreachable, wasSent: failure.wasSent) }
         case .success(let answer) where answer.status == 200:
             var body = answer.body
-            guard let decoded = try? PeerBatchCodec.decodeAnswer(&body), decoded.outcomes.count == legs.count else {
-                for leg in legs { leg.fail(.protocolViolation, wasSent: true) }
+            guard let decoded = try? PeerBatchCodec.decodeAnswer(&body), decoded.outcomes.count == flight.legs.count
+            else {
+                for leg in flight.legs { leg?.fail(.protocolViolation, wasSent: true) }
                 return
             }
             hooks.merge(decoded.clock)
-            for (leg, outcome) in zip(legs, decoded.outcomes) { leg.completion(outcome) }
+            for (leg, outcome) in zip(flight.legs, decoded.outcomes) { leg?.completion(outcome) }
         case .success(let answer) where answer.status == 409:
             let document = try? JSONDecoder().decode(RingDocument.self, from: Data(answer.body.readableBytesView))
             hooks.refused(node, document)
-            for leg in legs { leg.completion(.failed(.staleRing)) }
+            for leg in flight.legs { leg?.completion(.failed(.staleRing)) }
         case .success(let answer):
-            for leg in legs { leg.fail(.nodeUnreachable, wasSent: !answer.isNotApplied) }
+            for leg in flight.legs { leg?.fail(.nodeUnreachable, wasSent: !answer.isNotApplied) }
         }
     }
 

@@ -11,16 +11,25 @@ package struct Leg {
     package let epoch: Epoch
     /// When whoever asked has to have an answer.
     package let deadline: NIODeadline
+    /// How often a read may be asked again where its answer did not come.
+    let triesLeft: Int
     /// Called once, on the event loop.
     package let completion: (Outcome) -> Void
 
     package init(
-        _ operation: Operation, epoch: Epoch, deadline: NIODeadline, completion: @escaping (Outcome) -> Void
+        _ operation: Operation, epoch: Epoch, deadline: NIODeadline, triesLeft: Int = Limits.readTries,
+        completion: @escaping (Outcome) -> Void
     ) {
         self.operation = operation
         self.epoch = epoch
         self.deadline = deadline
+        self.triesLeft = triesLeft
         self.completion = completion
+    }
+
+    /// The same with one try less.
+    var again: Leg {
+        Leg(operation, epoch: epoch, deadline: deadline, triesLeft: triesLeft - 1, completion: completion)
     }
 
     /// Answers for a leg that was given up: a read is as if it had never been, a write that was sent is anybody's guess.

@@ -109,7 +109,7 @@ package actor RingOperator {
 
     private func begin(_ change: RingChange, on document: RingDocument) async throws(OperatorError) -> Beginning {
         let id = RingOperator.randomName()
-        let holder = "\(with.node)/\(id)"
+        let holder = "\(with.node)/\(id), \(RingOperator.words(for: change))"
         let members = Set(document.ring.nodes + [change.node]).sorted()
         let mandate: RingMandate
         do {
@@ -287,12 +287,15 @@ package actor RingOperator {
 
     private func description(of document: RingDocument?) -> String {
         guard let transition = document?.transition else { return "a ring change is about to begin" }
-        let what =
-            switch transition.change {
-            case .add(let node, let position): "adding \(node) at \(position)"
-            case .remove(let node): "removing \(node)"
-            }
+        let what = RingOperator.words(for: transition.change)
         return "\(what) is under way (change \(transition.id), \(transition.step.rawValue))"
+    }
+
+    private static func words(for change: RingChange) -> String {
+        switch change {
+        case .add(let node, let position): "adding \(node) at \(position)"
+        case .remove(let node): "removing \(node)"
+        }
     }
 
     private static func randomName() -> String { String(UInt64.random(in: 1 << 60 ... .max), radix: 16) }

@@ -45,6 +45,8 @@ package enum Limits {
     package static let peerBodyBytes = 64 << 20
     /// Connections of one worker to one peer.
     package static let connectionsPerPeer = 4
+    /// How often a read is asked again of a node whose connection broke, or stayed silent.
+    package static let readTries = 3
     /// How often one operation follows a newer ring before it gives up.
     package static let ringRetries = 16
 
