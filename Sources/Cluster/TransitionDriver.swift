@@ -189,7 +189,7 @@ package actor TransitionDriver {
         do {
             try await Task.sleep(for: .milliseconds(wait))
             let name = document.transition.map { "ring.announce.\($0.step)" } ?? "ring.finish"
-            if needsPromise, wait == 0 { try await with.failpoints.hit(name) }
+            if machine.losers.contains(node), wait == 0 { try await with.failpoints.hit(name) }
             let message = PeerMessage.Announcement(document: document, holder: holder, needsPromise: needsPromise)
             let answer =
                 node == with.node

@@ -5,6 +5,7 @@ from harness.aftermath import expect_nothing_lost
 from harness.client import Connection, request_bytes
 from harness.expectations import eventually, expect_equal
 from harness.history import History
+from harness.processes import state_of
 from harness.workload import store_many
 
 
@@ -22,8 +23,11 @@ def run(context):
                 before = set(worker_of.workers())
                 worker_of.set_failpoints(f"ring.job.copy.batch={deed} after 2")
                 answer = begin(cluster.node(1), target)
-                eventually(5, f"a worker of {worker_of.name} is replaced", lambda: before - set(worker_of.workers()))
+                # At once, or the worker that takes the job over meets the failpoint, too.
+                eventually(5, f"a worker of {worker_of.name} meets the failpoint",
+                           lambda: any(state_of(worker) in (None, "T", "Z") for worker in before), interval=0.002)
                 worker_of.set_failpoints()
+                eventually(5, f"a worker of {worker_of.name} is replaced", lambda: before - set(worker_of.workers()))
                 worker_of.wait_until_replaced(before - set(worker_of.workers()), 5)
                 status = answer()
                 expect_equal((status.status, status.body), (200, b"OK"), f"{target} with a worker that did {deed}")
