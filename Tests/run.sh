@@ -164,7 +164,12 @@ run_swift() {
     fi
     # The first of the simulation's seeds.
     [ -z "$seed" ] || export KV_SIM_FIRST=$seed
-    limited swift "$SWIFT_LIMIT" swift test -c release --skip-build --disable-xctest || status=$?
+    # The simulations take all cores, and what waits for a clock should not have to wait for them.
+    limited swift "$SWIFT_LIMIT" sh -euc '
+        status=0
+        swift test -c release --skip-build --disable-xctest --skip SimulationTests || status=$?
+        swift test -c release --skip-build --disable-xctest --filter SimulationTests || status=$?
+        exit $status' || status=$?
     count_swift "$status"
 }
 

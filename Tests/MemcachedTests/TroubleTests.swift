@@ -112,18 +112,21 @@ extension MemcachedTests {
                 let pairs = Pair.numbered(0..<12)
                 _ = await rig.perform(pairs.map { .stamp($0.key, $0.envelope("before")) })
                 memcached.hang()
-                // More than there are lanes, so that some wait.
+                // More than there are lanes, one after the other (a lane takes all that waits), so that some wait.
                 let results = await withTaskGroup(of: (Int, Bool, Outcome).self) { group in
                     for (index, pair) in pairs.enumerated() {
                         group.addTask {
                             let done = rig.loop.makePromise(of: Outcome.self)
+                            try? await Task.sleep(for: .milliseconds(20 * index))
                             let batch = LaneBatch(
                                 operations: [.stamp(pair.key, pair.envelope("after"))], expected: Rig.stamp,
                                 deadline: .now() + .seconds(2))
                             let ticket = rig.lanes.submit(batch, on: rig.loop) { done.succeed($0.outcomes[0]) }
-                            try? await Task.sleep(for: .milliseconds(100))
+                            try? await Task.sleep(for: .milliseconds(400 - 20 * index))
                             let isUntouched = rig.lanes.cancel(ticket)
                             if isUntouched { #expect(!rig.lanes.cancel(ticket), "given up twice") }
+                            // All are given up before any goes on.
+                            try? await Task.sleep(for: .milliseconds(100))
                             memcached.wake()
                             let outcome = (try? await done.futureResult.get()) ?? .failed(.staleRing)
                             return (index, isUntouched, outcome)
