@@ -165,6 +165,7 @@ run_swift() {
     # The first of the simulation's seeds.
     [ -z "$seed" ] || export KV_SIM_FIRST=$seed
     # The simulations take all cores, and what waits for a clock should not have to wait for them.
+    # shellcheck disable=SC2016 # expanded by the inner shell
     limited swift "$SWIFT_LIMIT" sh -euc '
         status=0
         swift test -c release --skip-build --disable-xctest --skip SimulationTests || status=$?
