@@ -285,7 +285,9 @@ END
 ring_of() {
     local answer
     answer=$(http "http://$(address_of "$1")/hash_ring" 2>/dev/null) || return 1
-    grep -oE '"[0-9]+" *: *"[0-9.:]+"' <<<"$answer" | tr -d '" ' | sed 's/:/=/' | sort -n
+    # (A node without a ring answers with an empty one.)
+    answer=$(grep -oE '"[0-9]+" *: *"[0-9.:]+"' <<<"$answer") || return 1
+    tr -d '" ' <<<"$answer" | sed 's/:/=/' | sort -n
 }
 
 # Gives the default ring to a cluster that has none, and the cluster's to those of its nodes that have none.
@@ -385,7 +387,7 @@ local_status() {
     for ((node = 1; node <= nodes; node++)); do
         pid=$(supervisor_pid "$node" || true)
         ready=$(http "http://$(address_of "$node")/health/ready" >/dev/null 2>&1 && echo ready || echo 'NOT READY')
-        positions=$(ring_of "$node" | sed -n "s/=$(address_of "$node")\$//p" | paste -sd ' ') || true
+        positions=$({ ring_of "$node" || true; } | sed -n "s/=$(address_of "$node")\$//p" | paste -sd ' ') || true
         printf 'node%-3s %-16s %-9s ' "$node" "$(address_of "$node")" "$ready"
         [ "$ready" = ready ] || absent=$((absent + 1))
         part supervisor "$pid" || absent=$((absent + 1))
