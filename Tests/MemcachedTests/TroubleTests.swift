@@ -136,8 +136,10 @@ extension MemcachedTests {
                 }
                 for (index, isUntouched, outcome) in results {
                     let text = await rig.held(pairs[index]).flatMap { pairs[index].text(of: $0) }
-                    #expect(text == (isUntouched ? "before" : "after"))
-                    #expect(isUntouched == outcome.isNotApplied)
+                    // What a lane had begun with may have failed as well: a lane that had no connection yet asks memcached for its
+                    // settings first, and does not wait long.
+                    #expect(text == (outcome.isNotApplied ? "before" : "after"))
+                    #expect(!isUntouched || outcome.isNotApplied)
                 }
                 #expect(results.contains { $0.1 })
                 #expect(results.contains { !$0.1 })
