@@ -65,8 +65,23 @@ package final class RealMemcached: Sendable {
         try start()
     }
 
-    /// It hangs (SIGSTOP): its socket still takes connections and bytes.
-    package func hang() { process.withLock { $0?.signal(SIGSTOP) } }
+    /// It hangs (SIGSTOP): its socket still takes connections and bytes. Returns once all its threads stand still.
+    package func hang() {
+        process.withLock { $0?.signal(SIGSTOP) }
+        guard let pid else { return }
+        for _ in 0..<1000 where !RealMemcached.isStopped(pid) { usleep(1000) }
+    }
+
+    private static func isStopped(_ pid: Int32) -> Bool {
+        let tasks = "/proc/\(pid)/task"
+        guard let threads = try? FileManager.default.contentsOfDirectory(atPath: tasks) else { return true }
+        return threads.allSatisfy { thread in
+            guard let stat = try? String(contentsOfFile: "\(tasks)/\(thread)/stat", encoding: .utf8) else {
+                return true
+            }
+            return stat.split(separator: ")").last?.hasPrefix(" T") ?? true
+        }
+    }
 
     package func wake() { process.withLock { $0?.signal(SIGCONT) } }
 

@@ -339,7 +339,9 @@ start_haproxy() {
 
 try_it() {
     local at=http://$BALANCER:$PORT answer taken free
-    http --data 'key=hello&val=world' "$at/route" >/dev/null || die "storing a pair failed: ./setup.sh local logs"
+    # (A node whose memcached has just come back may need a moment until all its workers serve.)
+    within 5 http --data 'key=hello&val=world' "$at/route" || die "storing a pair failed: ./setup.sh local logs"
+    within 5 http "$at/route?key=hello" || die "reading a pair failed: ./setup.sh local logs"
     answer=$(http "$at/route?key=hello") || die "reading a pair failed: ./setup.sh local logs"
     [ "$answer" = world ] || die "stored 'world' under 'hello' and read '$answer'"
     cat <<END
