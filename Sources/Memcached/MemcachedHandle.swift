@@ -55,7 +55,6 @@ struct MemcachedHandle: ~Copyable {
         memcached_free(connection)
         self.connection = nil
         connectionNumber += 1
-        connectionNumber += 1
     }
 
     /// The connection, made now if need be. A memcached that evicts is not served.

@@ -337,12 +337,14 @@ start_haproxy() {
     launch "$STATE/haproxy.log" "$STATE/haproxy.pid" haproxy -W -f "$STATE/haproxy.cfg"
 }
 
+# Reads the pair of try_it into $answer.
+read_hello() { answer=$(http "$at/route?key=hello"); }
+
 try_it() {
-    local at=http://$BALANCER:$PORT answer taken free
+    local at=http://$BALANCER:$PORT answer='' taken free
     # (A node whose memcached has just come back may need a moment until all its workers serve.)
     within 5 http --data 'key=hello&val=world' "$at/route" || die "storing a pair failed: ./setup.sh local logs"
-    within 5 http "$at/route?key=hello" || die "reading a pair failed: ./setup.sh local logs"
-    answer=$(http "$at/route?key=hello") || die "reading a pair failed: ./setup.sh local logs"
+    within 5 read_hello || die "reading a pair failed: ./setup.sh local logs"
     [ "$answer" = world ] || die "stored 'world' under 'hello' and read '$answer'"
     cat <<END
 
