@@ -14,7 +14,8 @@ package final class LocalReplica: Replica {
     private let lanes: LaneGroup
     /// What memcached must say of itself for a batch to be served.
     private var expected: HostStamp?
-    private var waiting: [Leg] = []
+    private var waitingReads: [Leg] = []
+    private var waitingWrites: [Leg] = []
     private var isFlushScheduled = false
     private var underway: [Epoch: Int] = [:]
     /// Called when the last operation of an epoch is done, and when memcached turned out to say something else.
@@ -36,7 +37,7 @@ package final class LocalReplica: Replica {
     }
 
     package func send(_ leg: Leg) {
-        waiting.append(leg)
+        if leg.operation.isWrite { waitingWrites.append(leg) } else { waitingReads.append(leg) }
         guard !isFlushScheduled else { return }
         isFlushScheduled = true
         loop.assumeIsolated().execute {
@@ -46,11 +47,14 @@ package final class LocalReplica: Replica {
     }
 
     private func flush() {
-        guard !waiting.isEmpty else { return }
-        let legs = waiting
-        waiting.removeAll(keepingCapacity: true)
-        submit(legs.map(\.operation), deadline: legs.map(\.deadline).min() ?? .now()) { outcomes, _ in
-            for (leg, outcome) in zip(legs, outcomes) { leg.completion(outcome) }
+        let (reads, writes) = (waitingReads, waitingWrites)
+        waitingReads.removeAll(keepingCapacity: true)
+        waitingWrites.removeAll(keepingCapacity: true)
+        // By themselves, so that no read waits for a write.
+        for legs in [reads, writes] where !legs.isEmpty {
+            submit(legs.map(\.operation), deadline: legs.map(\.deadline).min() ?? .now()) { outcomes, _ in
+                for (leg, outcome) in zip(legs, outcomes) { leg.completion(outcome) }
+            }
         }
     }
 

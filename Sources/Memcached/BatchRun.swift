@@ -3,8 +3,9 @@
 internal import KeyValue
 private import NIOCore
 
-/// One turn of a lane: several batches that ask for the same stamp, in one request for all their keys and the stamp, and then
-/// their writes, each by `cas` or `add` with the token that this request brought.
+/// One turn of a lane: several batches that ask for the same stamp, in one request for all their keys and the stamp. Their
+/// writes follow all together, each by `cas` or `add` with the token that this request brought; those that lose a race read
+/// again, one by one.
 ///
 /// The stamp is asked for last. That it came proves that the answer is whole (libmemcached reports some broken answers as
 /// missing keys), and that what was read before it was read under this stamp, for stamps only grow.
@@ -30,8 +31,15 @@ struct BatchRun {
     private struct Reading {
         var shared = ByteBuffer()
         var stamp: HostStamp?
-        /// Tokens and stamp are good for this connection only.
-        var connectionNumber = 0
+    }
+
+    /// A write that is to be sent, with what it overwrites.
+    private struct Write {
+        /// Its operation's place among those of the turn.
+        let index: Int
+        let operation: Operation
+        let stored: Envelope
+        let token: UInt64?
     }
 
     init(clock: WorkerClock, settings: MemcachedSettingsCell) {
@@ -41,7 +49,9 @@ struct BatchRun {
 
     /// - Parameter batches: at least one; all expect the same stamp.
     /// - Returns: one result for each, in their order.
-    mutating func perform(_ batches: [LaneBatch], on handle: inout MemcachedHandle) -> [LaneBatchResult] {
+    mutating func perform(
+        _ batches: [LaneBatch], on handle: inout MemcachedHandle, _ pipeline: inout WritePipeline
+    ) -> [LaneBatchResult] {
         let expected = batches[0].expected
         // Whoever waits shortest bounds the wait.
         let deadline = batches.reduce(batches[0].deadline) { min($0, $1.deadline) }
@@ -57,23 +67,25 @@ struct BatchRun {
         guard reading.stamp == expected else {
             return batches.map { .failing($0, .staleRing, host: reading.stamp) }
         }
-        var results: [LaneBatchResult] = []
-        results.reserveCapacity(batches.count)
-        var index = 0
-        /// Set once a call went wrong: the connection, or the ring, is no longer the one that was checked, so the writes that
-        /// follow are not sent.
-        var broken: OperationFailure?
+        var outcomes: [Outcome] = []
+        outcomes.reserveCapacity(found.count)
+        var writes: [Write] = []
         for batch in batches {
-            var outcomes: [Outcome] = []
-            outcomes.reserveCapacity(batch.operations.count)
             for operation in batch.operations {
-                outcomes.append(
-                    outcome(of: operation, index, reading, batch, &broken, on: &handle))
-                index += 1
+                outcomes.append(outcome(of: operation, outcomes.count, reading, &writes))
             }
-            results.append(LaneBatchResult(outcomes: outcomes, host: reading.stamp))
         }
-        return results
+        if !writes.isEmpty {
+            for (write, outcome) in zip(writes, perform(writes, expected, deadline, on: &handle, &pipeline)) {
+                outcomes[write.index] = outcome
+            }
+        }
+        if batches.count == 1 { return [LaneBatchResult(outcomes: outcomes, host: reading.stamp)] }
+        var rest = outcomes[...]
+        return batches.map { batch in
+            defer { rest = rest.dropFirst(batch.operations.count) }
+            return LaneBatchResult(outcomes: Array(rest.prefix(batch.operations.count)), host: reading.stamp)
+        }
     }
 
     // MARK: Reading
@@ -99,7 +111,6 @@ struct BatchRun {
                 found[index] = Found(record: ByteBuffer(bytes: value), range: 0..<0, token: token)
             }
         }
-        reading.connectionNumber = handle.connectionNumber
         return reading
     }
 
@@ -114,9 +125,9 @@ struct BatchRun {
 
     // MARK: Outcomes
 
-    private mutating func outcome(
-        of operation: Operation, _ index: Int, _ reading: Reading, _ batch: LaneBatch,
-        _ broken: inout OperationFailure?, on handle: inout MemcachedHandle
+    /// What the reading alone decides; a write that is to be sent joins the others, and its outcome is still open.
+    private func outcome(
+        of operation: Operation, _ index: Int, _ reading: Reading, _ writes: inout [Write]
     ) -> Outcome {
         let held = record(index, reading)
         var envelope: Envelope?
@@ -129,39 +140,79 @@ struct BatchRun {
         case .read: return .record(envelope)
         case .readVersion: return .version(envelope?.version ?? .none)
         case .stamp, .apply:
-            if let broken { return .failed(broken) }
-            guard handle.connectionNumber == reading.connectionNumber else {
+            switch decide(operation, over: envelope?.version ?? .none) {
+            case .keep(let newest): return .applied(newest: newest)
+            case .store(let stored):
+                if isTooLarge(stored, operation.key) { return .failed(.notApplied(.tooLarge)) }
+                writes.append(Write(index: index, operation: operation, stored: stored, token: held?.token))
                 return .failed(.notApplied(.memcachedUnavailable))
             }
-            let outcome = write(operation, held: envelope?.version ?? .none, token: held?.token, batch, on: &handle)
-            switch outcome {
-            case .failed(.outcomeUnknown(let reason)): broken = .notApplied(reason)
-            case .failed(.staleRing): broken = .staleRing
-            case .failed(.notApplied(let reason)) where reason != .outOfMemory && reason != .tooLarge:
-                broken = .notApplied(reason)
-            default: break
-            }
-            return outcome
         }
     }
 
-    /// Writes one item, and reads it again as long as others are quicker.
-    private mutating func write(
-        _ operation: Operation, held: Version, token: UInt64?, _ batch: LaneBatch, on handle: inout MemcachedHandle
+    /// - Returns: an outcome for each write, in their order.
+    private func perform(
+        _ writes: [Write], _ expected: HostStamp, _ deadline: NIODeadline, on handle: inout MemcachedHandle,
+        _ pipeline: inout WritePipeline
+    ) -> [Outcome] {
+        let stores = writes.map {
+            WritePipeline.Store(key: $0.operation.key, value: $0.stored.buffer, token: $0.token)
+        }
+        let answers: [WritePipeline.Answer]
+        do {
+            answers = try pipeline.perform(stores, in: expected.generation, until: deadline)
+        } catch {
+            return writes.map { _ in .failed(.notApplied(error.reason)) }
+        }
+        // Once the ring turned out to have moved on, or memcached fails, the others need not try.
+        var broken: OperationFailure?
+        return zip(writes, answers).map { write, answer in
+            switch answer {
+            case .answered(.stored): return write.operation.outcome(storing: write.stored)
+            case .refused(let error): return .failed(.notApplied(error.reason))
+            case .unknown(let error): return .failed(.outcomeUnknown(error.reason))
+            case .answered(.lost), .answered(.missing):
+                if let broken { return .failed(broken) }
+                let outcome = writeAgain(write.operation, expected, deadline, on: &handle)
+                switch outcome {
+                case .failed(.outcomeUnknown(let reason)): broken = .notApplied(reason)
+                case .failed(.staleRing): broken = .staleRing
+                case .failed(.notApplied(let reason)) where reason != .outOfMemory && reason != .tooLarge:
+                    broken = .notApplied(reason)
+                default: break
+                }
+                return outcome
+            }
+        }
+    }
+
+    /// A write that has lost a race: reads the item again and writes, as long as others are quicker.
+    private func writeAgain(
+        _ operation: Operation, _ expected: HostStamp, _ deadline: NIODeadline, on handle: inout MemcachedHandle
     ) -> Outcome {
-        var (held, token) = (held, token)
         for _ in 0..<BatchRun.races {
-            let answer: MemcachedHandle.StoreAnswer
+            guard deadline > .now() else { return .failed(.notApplied(.deadline)) }
+            let held: Version
+            let token: UInt64?
+            do {
+                guard let again = try readAgain(operation.key, expected, deadline, on: &handle) else {
+                    return .failed(.staleRing)
+                }
+                (held, token) = again
+            } catch {
+                // The write that lost its race is known to have had no effect.
+                return .failed(.notApplied(error.reason))
+            }
             let stored: Envelope
             switch decide(operation, over: held) {
             case .keep(let newest): return .applied(newest: newest)
             case .store(let envelope): stored = envelope
             }
-            let itemBytes = operation.key.bytes.count + stored.buffer.readableBytes + Limits.itemHeaderBytes
-            if itemBytes > settings.itemBytes { return .failed(.notApplied(.tooLarge)) }
-            guard batch.deadline > .now() else { return .failed(.notApplied(.deadline)) }
             do {
-                answer = try store(stored, under: operation.key, token: token, batch.deadline, on: &handle)
+                switch try store(stored, under: operation.key, token: token, deadline, on: &handle) {
+                case .stored: return operation.outcome(storing: stored)
+                case .lost, .missing: continue
+                }
             } catch .outOfMemory {
                 return .failed(.notApplied(.outOfMemory))
             } catch .tooLarge {
@@ -169,19 +220,12 @@ struct BatchRun {
             } catch {
                 return .failed(.outcomeUnknown(error.reason))
             }
-            if case .stored = answer {
-                if case .stamp = operation { return .stored(stored.version) }
-                return .applied(newest: stored.version)
-            }
-            do {
-                guard let again = try readAgain(operation.key, batch, on: &handle) else { return .failed(.staleRing) }
-                (held, token) = again
-            } catch {
-                // The write that lost its race is known to have had no effect.
-                return .failed(.notApplied(error.reason))
-            }
         }
         return .failed(.notApplied(.overloaded))
+    }
+
+    private func isTooLarge(_ stored: Envelope, _ key: StoredKey) -> Bool {
+        key.bytes.count + stored.buffer.readableBytes + Limits.itemHeaderBytes > settings.itemBytes
     }
 
     private func decide(_ operation: Operation, over held: Version) -> Apply {
@@ -215,8 +259,8 @@ struct BatchRun {
     }
 
     /// What the replica holds now; nil where it no longer stands on the stamp.
-    private mutating func readAgain(
-        _ key: StoredKey, _ batch: LaneBatch, on handle: inout MemcachedHandle
+    private func readAgain(
+        _ key: StoredKey, _ expected: HostStamp, _ deadline: NIODeadline, on handle: inout MemcachedHandle
     ) throws(MemcachedError) -> (held: Version, token: UInt64?)? {
         var two = KeyArena()
         two.append(key.bytes)
@@ -224,7 +268,7 @@ struct BatchRun {
         var held: (version: Version, token: UInt64)?
         var stamp: HostStamp?
         var isOurs = true
-        try handle.fetch(two, timeoutMilliseconds: batch.deadline.millisecondsLeft) { index, value, token in
+        try handle.fetch(two, timeoutMilliseconds: deadline.millisecondsLeft) { index, value, token in
             if index == 1 {
                 stamp = HostStamp(bytes: value)
             } else if let envelope = Envelope(ByteBuffer(bytes: value)) {
@@ -234,8 +278,16 @@ struct BatchRun {
             }
         }
         if !isOurs { throw .protocolViolation("not one of our records") }
-        guard stamp == batch.expected else { return nil }
+        guard stamp == expected else { return nil }
         return (held?.version ?? .none, held?.token)
+    }
+}
+
+extension Operation {
+    /// What a write has come to that stored this envelope.
+    fileprivate func outcome(storing stored: Envelope) -> Outcome {
+        if case .stamp = self { return .stored(stored.version) }
+        return .applied(newest: stored.version)
     }
 }
 

@@ -18,11 +18,38 @@ package struct HostStamp: Hashable, Sendable, CustomStringConvertible {
 
     /// Nil where these bytes are no stamp. Blanks at the end are padding.
     package init?(bytes: some Collection<UInt8>) {
-        let parts = String(decoding: bytes, as: UTF8.self).split(separator: " ")
-        guard parts.count == 2, let generation = Generation(hex: parts[0]), let epoch = UInt64(parts[1]) else {
-            return nil
+        var generation: UInt64 = 0
+        var epoch: UInt64 = 0
+        var place = 0
+        var isOver = false
+        // Without a `String`, for every batch brings a stamp.
+        for byte in bytes {
+            switch (place, byte) {
+            case (0..<16, _):
+                guard let digit = HostStamp.hexValue(byte) else { return nil }
+                generation = generation << 4 | UInt64(digit)
+            case (16, UInt8(ascii: " ")): break
+            case (17..., 0x30...0x39):
+                let (tenfold, isTooLarge) = epoch.multipliedReportingOverflow(by: 10)
+                let (sum, isStillTooLarge) = tenfold.addingReportingOverflow(UInt64(byte - 0x30))
+                guard !isTooLarge, !isStillTooLarge, !isOver else { return nil }
+                epoch = sum
+            case (18..., UInt8(ascii: " ")): isOver = true
+            default: return nil
+            }
+            place += 1
         }
-        self.init(epoch: Epoch(epoch), generation: generation)
+        guard place > 17 else { return nil }
+        self.init(epoch: Epoch(epoch), generation: Generation(generation))
+    }
+
+    private static func hexValue(_ byte: UInt8) -> UInt8? {
+        switch byte {
+        case 0x30...0x39: byte - 0x30
+        case 0x41...0x46: byte - 0x37
+        case 0x61...0x66: byte - 0x57
+        default: nil
+        }
     }
 
     package var description: String { "\(generation) \(epoch)" }

@@ -1,5 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0
 
+private import Glibc
 package import KeyValue
 
 /// Many keys in one piece of memory, one after the other; those that a scan has found with their cas tokens.
@@ -42,6 +43,14 @@ package struct KeyArena: Sendable {
     }
 
     func range(of index: Int) -> Range<Int> { (index == 0 ? 0 : ends[index - 1])..<ends[index] }
+
+    func isEqual(_ index: Int, _ key: UnsafeRawBufferPointer) -> Bool {
+        let range = range(of: index)
+        guard range.count == key.count, let other = key.baseAddress else { return false }
+        return bytes.withUnsafeBytes { bytes in
+            bytes.baseAddress.map { memcmp($0 + range.lowerBound, other, key.count) == 0 } ?? false
+        }
+    }
 
     /// The key as a pair's stored key: only for arenas that a scan filled, which took in nothing else.
     package subscript(index: Int) -> StoredKey {

@@ -4,8 +4,8 @@ private import Glibc
 internal import KeyValue
 private import NIOCore
 
-/// One thread with a connection of its own. It takes what waits in its queue, all at once, reads it in one request to memcached
-/// and then writes one item after the other.
+/// One thread with connections of its own. It takes what waits in its queue, reads it in one request to memcached and then
+/// sends what is to be written in another.
 struct Lane {
     let queue: LaneQueue
     let endpoint: MemcachedEndpoint
@@ -18,14 +18,18 @@ struct Lane {
     func start(named name: String) {
         OwnThread.start(named: name) { [self] in
             var handle = MemcachedHandle(endpoint, settings: settings)
+            var pipeline = WritePipeline(endpoint)
             var run = BatchRun(clock: clock, settings: settings)
             while let items = queue.next(limit: Limits.laneBatchOperations) {
-                Lane.work(items, &run, &handle)
+                Lane.work(items, &run, &handle, &pipeline)
             }
         }
     }
 
-    private static func work(_ items: [LaneQueue.Item], _ run: inout BatchRun, _ handle: inout MemcachedHandle) {
+    private static func work(
+        _ items: [LaneQueue.Item], _ run: inout BatchRun, _ handle: inout MemcachedHandle,
+        _ pipeline: inout WritePipeline
+    ) {
         let now = NIODeadline.now()
         var answers: [(item: LaneQueue.Item, result: LaneBatchResult)] = []
         answers.reserveCapacity(items.count)
@@ -40,7 +44,7 @@ struct Lane {
             }
         }
         if !live.isEmpty {
-            for (item, result) in zip(live, run.perform(live.map(\.batch), on: &handle)) {
+            for (item, result) in zip(live, run.perform(live.map(\.batch), on: &handle, &pipeline)) {
                 answers.append((item, result))
             }
         }

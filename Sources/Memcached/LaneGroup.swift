@@ -3,24 +3,19 @@
 internal import KeyValue
 package import NIOCore
 
-/// A worker's lanes to its host's memcached: one that reads, since everything that waits for it becomes one request, and
-/// several that write, since every write is a round trip by itself.
+/// A worker's lanes to its host's memcached: one for reads alone, and one for what writes, which takes two round trips and
+/// may carry much. Each makes one turn of all that waits for it, so that a second of its kind would only wake up more often.
 package final class LaneGroup: Sendable {
     private let reads = LaneQueue()
     private let writes = LaneQueue()
     /// What memcached said of itself when it was reached last.
     package let settings: MemcachedSettingsCell
 
-    private static let writingLanes = 3
-
     /// Starts the lanes' threads; memcached need not be there yet.
     package init(_ endpoint: MemcachedEndpoint, clock: WorkerClock, settings: MemcachedSettingsCell) {
         self.settings = settings
         Lane(queue: reads, endpoint: endpoint, settings: settings, clock: clock).start(named: "lane-read")
-        for number in 0..<LaneGroup.writingLanes {
-            Lane(queue: writes, endpoint: endpoint, settings: settings, clock: clock).start(
-                named: "lane-write-\(number)")
-        }
+        Lane(queue: writes, endpoint: endpoint, settings: settings, clock: clock).start(named: "lane-write")
     }
 
     /// Hands a batch to a lane.

@@ -6,7 +6,7 @@ internal import KeyValue
 internal import NIOCore
 internal import Synchronization
 
-/// What waits for a lane: batches, or calls of the control plane. Bounded; several lanes may take from one queue.
+/// Batches that wait for a lane. Bounded.
 final class LaneQueue: Sendable {
     /// A batch and who waits for it.
     struct Item: Sendable {
@@ -51,11 +51,7 @@ final class LaneQueue: Sendable {
             available.wait()
             let (items, isClosed) = state.withLock { state in (LaneQueue.take(&state, limit: limit), state.isClosed) }
             if !items.isEmpty { return items }
-            if isClosed {
-                // The other lanes of this queue wait for this signal, too.
-                available.signal()
-                return nil
-            }
+            if isClosed { return nil }
         }
     }
 

@@ -185,14 +185,7 @@ struct MemcachedHandle: ~Copyable {
             let name = UnsafeRawBufferPointer(
                 start: memcached_result_key_value(result), count: memcached_result_key_length(result))
             // memcached answers in the order of the request and leaves out what it lacks.
-            while next < count,
-                !keys.bytes.withUnsafeBytes({ bytes in
-                    let range = keys.range(of: next)
-                    return range.count == name.count && bytes[range].elementsEqual(name)
-                })
-            {
-                next += 1
-            }
+            while next < count, !keys.isEqual(next, name) { next += 1 }
             guard next < count else {
                 drop()
                 throw .protocolViolation("a key that was not asked for")

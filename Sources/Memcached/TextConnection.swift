@@ -2,28 +2,39 @@
 
 internal import Glibc
 
-/// A plain connection to memcached for what libmemcached has no call for: dumps, and many deletes in a row. Used on one
-/// thread; every wait is bounded.
+/// A plain connection to memcached for what libmemcached has no call for: dumps, and many deletes or stores in a row. Used
+/// on one thread; every wait is bounded.
 struct TextConnection: ~Copyable {
     private let descriptor: CInt
-    private var buffer = [UInt8](repeating: 0, count: 256 << 10)
+    private var buffer: [UInt8]
+    private var timeoutMilliseconds = 0
 
     /// Connects; blocks for at most the timeout.
-    init(_ endpoint: MemcachedEndpoint, timeoutMilliseconds: Int) throws(MemcachedError) {
+    /// - Parameter bufferBytes: how much is received at once.
+    init(
+        _ endpoint: MemcachedEndpoint, timeoutMilliseconds: Int, bufferBytes: Int = 256 << 10
+    ) throws(MemcachedError) {
         let descriptor: CInt
         switch endpoint {
         case .unixSocket(let path): descriptor = try TextConnection.connect(path: path)
         case .tcp(let host, let port): descriptor = try TextConnection.connect(host: host, port: port)
         }
         self.descriptor = descriptor
-        var time = timeval(
-            tv_sec: timeoutMilliseconds / 1000, tv_usec: Int(timeoutMilliseconds % 1000) * 1000)
+        self.buffer = [UInt8](repeating: 0, count: bufferBytes)
+        setTimeout(milliseconds: timeoutMilliseconds)
+    }
+
+    deinit { close(descriptor) }
+
+    /// Bounds each wait from now on.
+    mutating func setTimeout(milliseconds: Int) {
+        guard milliseconds != timeoutMilliseconds else { return }
+        timeoutMilliseconds = milliseconds
+        var time = timeval(tv_sec: milliseconds / 1000, tv_usec: milliseconds % 1000 * 1000)
         for option in [SO_RCVTIMEO, SO_SNDTIMEO] {
             setsockopt(descriptor, SOL_SOCKET, option, &time, socklen_t(MemoryLayout<timeval>.size))
         }
     }
-
-    deinit { close(descriptor) }
 
     mutating func send(_ bytes: some Sequence<UInt8>) throws(MemcachedError) {
         let bytes = Array(bytes)

@@ -1,0 +1,187 @@
+// SPDX-License-Identifier: Apache-2.0
+
+internal import HashRing
+internal import KeyValue
+internal import NIOCore
+
+/// Many stores in one round trip: all requests first, then all answers. libmemcached sends a store only after the answer to
+/// the one before, and each wait costs more than the store itself.
+///
+/// The text protocol's answers carry no names, so they count only if they came whole: as many lines as there were requests,
+/// each of them one that a store may have, and the answer to a no-op behind them. Otherwise nothing is known of any of them,
+/// and the connection is dropped.
+///
+/// The stores are classic `cas` and `add`: a meta store (`ms`) that finds no room takes the old value with it.
+struct WritePipeline: ~Copyable {
+    struct Store {
+        let key: StoredKey
+        let value: ByteBuffer
+        /// What was read with the item that is overwritten; nil where there is none.
+        let token: UInt64?
+    }
+
+    enum Answer {
+        case answered(MemcachedHandle.StoreAnswer)
+        /// Definitely without effect, the old value is still there.
+        case refused(MemcachedError)
+        /// Sent, and its answer is not known.
+        case unknown(MemcachedError)
+    }
+
+    private static let bufferBytes = 16 << 10
+    /// Requests are sent in pieces of about this many bytes.
+    private static let pieceBytes = 64 << 10
+    /// So that the same timeout serves many turns.
+    private static let timeoutStepMilliseconds = 50
+    private static let longestLine = 128
+
+    private let endpoint: MemcachedEndpoint
+    private var connection: TextConnection?
+    /// Which memory the connection leads to. Tokens say nothing in another.
+    private var generation: Generation?
+    private var request: [UInt8] = []
+
+    init(_ endpoint: MemcachedEndpoint) { self.endpoint = endpoint }
+
+    /// Performs the stores in their order.
+    /// - Parameter generation: of the memory in which the tokens were read; nothing is sent to another.
+    /// - Returns: an answer for each, in their order. Throws where nothing was sent.
+    mutating func perform(
+        _ stores: [Store], in generation: Generation, until deadline: NIODeadline
+    ) throws(MemcachedError) -> [Answer] {
+        try connect(to: generation, until: deadline)
+        do throws(MemcachedError) {
+            try send(stores)
+            return try receive(stores.count, until: deadline)
+        } catch {
+            connection = nil
+            return stores.map { _ in .unknown(error) }
+        }
+    }
+
+    // MARK: Connection
+
+    private mutating func connect(to wanted: Generation, until deadline: NIODeadline) throws(MemcachedError) {
+        let step = WritePipeline.timeoutStepMilliseconds
+        let timeout = (Int(deadline.millisecondsLeft) + step - 1) / step * step
+        if connection != nil, generation == wanted {
+            connection?.setTimeout(milliseconds: timeout)
+            return
+        }
+        connection = nil
+        var made = try TextConnection(endpoint, timeoutMilliseconds: timeout, bufferBytes: WritePipeline.bufferBytes)
+        try made.send("get ".utf8 + ControlKey.stamp.bytes + "\r\n".utf8)
+        let stamp = try WritePipeline.readStamp(&made, until: deadline)
+        guard stamp?.generation == wanted else { throw .unavailable("its memory is another than a moment ago") }
+        connection = consume made
+        generation = wanted
+    }
+
+    /// `VALUE <key> <flags> <length>`, the value, `END`; or `END` alone.
+    private static func readStamp(
+        _ connection: inout TextConnection, until deadline: NIODeadline
+    ) throws(MemcachedError) -> HostStamp? {
+        var lines = LineReader(longest: longestLine)
+        while lines.last != "END" {
+            guard deadline > .now() else { throw .timedOut }
+            guard lines.count < 3, !lines.isOverlong else { throw .protocolViolation(lines.last ?? "") }
+            try connection.receive { lines.take($0) }
+        }
+        guard lines.count == 3, lines.all[0].hasPrefix("VALUE ") else { return nil }
+        return HostStamp(bytes: lines.all[1].utf8)
+    }
+
+    // MARK: Requests and answers
+
+    private mutating func send(_ stores: [Store]) throws(MemcachedError) {
+        request.removeAll(keepingCapacity: request.capacity <= 4 * WritePipeline.pieceBytes)
+        for store in stores {
+            request.append(contentsOf: store.token == nil ? "add ".utf8 : "cas ".utf8)
+            request.append(contentsOf: store.key.bytes)
+            request.append(contentsOf: " 0 0 ".utf8)
+            append(UInt64(store.value.readableBytes))
+            if let token = store.token {
+                request.append(UInt8(ascii: " "))
+                append(token)
+            }
+            request.append(contentsOf: "\r\n".utf8)
+            request.append(contentsOf: store.value.readableBytesView)
+            request.append(contentsOf: "\r\n".utf8)
+            if request.count >= WritePipeline.pieceBytes { try sendRequest() }
+        }
+        request.append(contentsOf: "mn\r\n".utf8)
+        try sendRequest()
+    }
+
+    private mutating func sendRequest() throws(MemcachedError) {
+        guard connection != nil else { throw .unavailable("no connection") }
+        try connection?.send(request)
+        request.removeAll(keepingCapacity: true)
+    }
+
+    private mutating func append(_ number: UInt64) {
+        var power: UInt64 = 1
+        while number / power >= 10 { power *= 10 }
+        while power > 0 {
+            request.append(0x30 + UInt8(number / power % 10))
+            power /= 10
+        }
+    }
+
+    private mutating func receive(_ count: Int, until deadline: NIODeadline) throws(MemcachedError) -> [Answer] {
+        var lines = LineReader(longest: WritePipeline.longestLine)
+        var answers: [Answer] = []
+        answers.reserveCapacity(count)
+        while lines.count < count + 1 {
+            guard deadline > .now() else { throw .timedOut }
+            try connection?.receive { lines.take($0) }
+            guard !lines.isOverlong else { throw .protocolViolation(lines.last ?? "") }
+            for line in lines.all[answers.count..<min(lines.count, count)] {
+                answers.append(try WritePipeline.answer(line))
+            }
+        }
+        guard lines.count == count + 1, lines.isAtLineEnd, lines.last == "MN" else {
+            throw .protocolViolation("more answers than requests")
+        }
+        return answers
+    }
+
+    private static func answer(_ line: String) throws(MemcachedError) -> Answer {
+        switch line {
+        case "STORED": return .answered(.stored)
+        case "EXISTS", "NOT_STORED": return .answered(.lost)
+        case "NOT_FOUND": return .answered(.missing)
+        case "SERVER_ERROR out of memory storing object": return .refused(.outOfMemory)
+        case "SERVER_ERROR object too large for cache": return .refused(.tooLarge)
+        default: throw .protocolViolation(line)
+        }
+    }
+}
+
+/// Lines that end in CR LF, out of whatever pieces they come in.
+private struct LineReader {
+    private(set) var all: [String] = []
+    private let longest: Int
+    private var rest: [UInt8] = []
+    private(set) var isOverlong = false
+
+    init(longest: Int) { self.longest = longest }
+
+    var count: Int { all.count }
+    var last: String? { all.last }
+    /// Whether nothing has come behind the last whole line.
+    var isAtLineEnd: Bool { rest.isEmpty }
+
+    mutating func take(_ bytes: UnsafeRawBufferPointer) {
+        for byte in bytes {
+            guard byte == UInt8(ascii: "\n") else {
+                rest.append(byte)
+                isOverlong = isOverlong || rest.count > longest
+                continue
+            }
+            if rest.last == UInt8(ascii: "\r") { rest.removeLast() }
+            all.append(String(decoding: rest, as: UTF8.self))
+            rest.removeAll(keepingCapacity: true)
+        }
+    }
+}
