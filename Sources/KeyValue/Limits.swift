@@ -57,6 +57,9 @@ package enum Limits {
     package static let scanKeys = 2_000_000
     /// Bytes of keys that one scan hands on.
     package static let scanKeyBytes = 256 << 20
+    /// How long a scan may find nothing, in seconds. The empty hash table that goes with a gibibyte of memory takes 1.6 s, the
+    /// one for 64 GiB two minutes.
+    package static let scanSilenceSeconds = 600
     /// Pairs in one hand-off batch.
     package static let handoffBatchPairs = 256
     /// Bytes of values in one hand-off batch, after which it is closed.

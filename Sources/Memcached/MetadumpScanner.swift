@@ -8,7 +8,8 @@ internal import KeyValue
 /// keys; only `hash` lists all that were there from its beginning to its end.)
 ///
 /// memcached 1.6.18 holds a lock while it writes to a dump's reader, so the dump is drained at full speed into memory, on a
-/// thread of its own, and closed when nothing came for half a second: a slow reader would stop clients' requests.
+/// thread of its own: a slow reader would stop clients' requests. A dump that says nothing is no fault by itself (a large
+/// hash table with few items takes its time), as long as memcached answers others meanwhile.
 package struct MetadumpScanner: Sendable {
     package struct Scan: Sendable {
         /// Sorted by slot.
@@ -17,7 +18,7 @@ package struct MetadumpScanner: Sendable {
         package let coveredThrough: Slot?
     }
 
-    /// How long a dump may send nothing before it is given up.
+    /// How long a dump may send nothing before memcached is asked whether it is alive, and how long to wait for that.
     private static let silenceMilliseconds = 500
     /// How long to wait for another dump to end: memcached does one at a time and calls itself busy.
     private static let busyTries = 200
@@ -25,12 +26,19 @@ package struct MetadumpScanner: Sendable {
 
     private let endpoint: MemcachedEndpoint
     private let limits: (keys: Int, bytes: Int)
+    /// How many times in a row memcached may be found alive while the dump is silent.
+    private let silences: Int
 
     /// - Parameters:
     ///   - keys, bytes: how much one scan hands on, roughly.
-    package init(_ endpoint: MemcachedEndpoint, keys: Int = Limits.scanKeys, bytes: Int = Limits.scanKeyBytes) {
+    ///   - silenceSeconds: how long a dump may send nothing, even if memcached answers others.
+    package init(
+        _ endpoint: MemcachedEndpoint, keys: Int = Limits.scanKeys, bytes: Int = Limits.scanKeyBytes,
+        silenceSeconds: Int = Limits.scanSilenceSeconds
+    ) {
         self.endpoint = endpoint
         self.limits = (keys, bytes)
+        self.silences = silenceSeconds * 1000 / MetadumpScanner.silenceMilliseconds
     }
 
     /// The keys of those slots that the predicate takes.
@@ -44,27 +52,42 @@ package struct MetadumpScanner: Sendable {
 
     /// Nil where memcached is busy with another dump.
     private func dump(_ isWanted: @escaping @Sendable (Slot) -> Bool) async throws -> Scan? {
-        let (endpoint, limits) = (endpoint, limits)
-        return try await withCheckedThrowingContinuation { continuation in
+        try await withCheckedThrowingContinuation { continuation in
             OwnThread.start(named: "scan") {
-                continuation.resume(with: Result { try MetadumpScanner.dump(endpoint, limits, isWanted) })
+                continuation.resume(with: Result { try dumpHere(isWanted) })
             }
         }
     }
 
-    private static func dump(
-        _ endpoint: MemcachedEndpoint, _ limits: (keys: Int, bytes: Int), _ isWanted: (Slot) -> Bool
-    ) throws(MemcachedError) -> Scan? {
-        var connection = try TextConnection(endpoint, timeoutMilliseconds: silenceMilliseconds)
+    private func dumpHere(_ isWanted: (Slot) -> Bool) throws(MemcachedError) -> Scan? {
+        var connection = try TextConnection(
+            endpoint, timeoutMilliseconds: MetadumpScanner.silenceMilliseconds)
         try connection.send("lru_crawler metadump hash\r\n".utf8)
         var reader = MetadumpReader(
             wanted: Slot.all.map(isWanted), maximumKeys: limits.keys, maximumBytes: limits.bytes)
-        while reader.state == .reading { try connection.receive { reader.take($0) } }
+        var silences = 0
+        while reader.state == .reading {
+            do throws(MemcachedError) {
+                try connection.receive { reader.take($0) }
+                silences = 0
+            } catch .timedOut where silences < self.silences {
+                silences += 1
+                try checkIsAlive()
+            }
+        }
         switch reader.state {
         case .busy: return nil
         case .failed(let line): throw .protocolViolation(line)
         case .reading, .ended: return reader.sorted()
         }
+    }
+
+    /// Throws where memcached does not answer a new connection in time.
+    private func checkIsAlive() throws(MemcachedError) {
+        var connection = try TextConnection(
+            endpoint, timeoutMilliseconds: MetadumpScanner.silenceMilliseconds, bufferBytes: 128)
+        try connection.send("version\r\n".utf8)
+        try connection.receive { _ in }
     }
 }
 

@@ -144,17 +144,38 @@ extension MemcachedTests {
         /// Half a dump must never be taken for a whole one: what it lacks would not be copied, and then be deleted.
         @Test(arguments: [
             FakeFault.Kind.cut, .close, .silence, .garbage, .line("ERROR"), .line("SERVER_ERROR out of memory"),
-            .late(milliseconds: 2000),
+            .late(milliseconds: 3000),
         ])
         func brokenDumpFails(kind: FakeFault.Kind) async throws {
             try await Rig.withFakeMemcached { fake, _ async throws in
                 for pair in Pair.numbered(0..<100) { fake.put(pair.stored, [1]) }
                 fake.inject(FakeFault(kind, on: "lru_crawler"))
-                let scanner = MetadumpScanner(.unixSocket(path: fake.path))
+                let scanner = MetadumpScanner(.unixSocket(path: fake.path), silenceSeconds: 1)
                 let start = ContinuousClock.now
                 await #expect(throws: MemcachedError.self) { try await scanner.scan { _ in true } }
-                #expect(ContinuousClock.now - start < .milliseconds(1500))
+                #expect(ContinuousClock.now - start < .milliseconds(2500))
                 #expect(try await scanner.scan { _ in true }.keys.count == 100)
+            }
+        }
+
+        /// A large hash table that is nearly empty is walked for a while before there is anything to say.
+        @Test func dumpMayBeSilentForAWhile() async throws {
+            try await Rig.withFakeMemcached { fake, _ async throws in
+                for pair in Pair.numbered(0..<100) { fake.put(pair.stored, [1]) }
+                fake.inject(FakeFault(.late(milliseconds: 1300), on: "lru_crawler"))
+                let scan = try await MetadumpScanner(.unixSocket(path: fake.path)).scan { _ in true }
+                #expect(scan.keys.count == 100)
+            }
+        }
+
+        @Test func dumpOfAHangingMemcachedFailsSoon() async throws {
+            try await Rig.withRealMemcached { memcached, _ in
+                try fill(memcached, Pair.numbered(0..<100))
+                memcached.hang()
+                defer { memcached.wake() }
+                let start = ContinuousClock.now
+                await #expect(throws: MemcachedError.self) { try await scanner(memcached).scan { _ in true } }
+                #expect(ContinuousClock.now - start < .milliseconds(2500))
             }
         }
 
