@@ -22,6 +22,7 @@ enum WorkerCommand {
             LogLineHandler.writeToStandardError("KVServer: only a supervisor starts workers; see KVServer --help\n")
             exit(ExitStatus.usage)
         }
+        Scheduling.preferBatches()
         var logger = Logger(
             settings: configuration, isJournal: LogLineHandler.isJournal(environment["JOURNAL_STREAM"]))
         logger[metadataKey: "worker.slot"] = "\(slot)"

@@ -145,7 +145,7 @@ bench_cluster() {
 # All the pairs are in the slots that the standby takes over at position 5000, so that all of them move.
 bench_move() {
     local node=$NETWORK.12:5000 standby=$NETWORK.13:5000 balancer=http://$NETWORK.10:5000 begin end
-    start_cluster 3 1024
+    start_cluster 3 512
     say "moving $pairs pairs of 100 bytes by add_node, while 8 connections read and write"
     load 5 32 keys.lua "$balancer" POST "$KEYS" >/dev/null
     python3 "$BENCH/fill.py" "$node" "$pairs" 3001 5000 >/dev/null
