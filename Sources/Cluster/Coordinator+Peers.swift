@@ -13,13 +13,13 @@ extension Coordinator {
         case refused(RingDocument?)
     }
 
-    /// Below the deadline of the node that asks, so that it hears why.
-    private static let serviceTime = TimeAmount.milliseconds(700)
+    /// Below the deadline of the node that asks, if it is configured as this one, so that it hears why.
+    private var serviceTime: TimeAmount { .nanoseconds(requestTime.nanoseconds / 10 * 7) }
 
     /// Does another node's operations on this host's pairs, if both stand on the same document.
     package func serve(_ batch: PeerBatch, completion: @escaping (Served) -> Void) {
         clock.merge(batch.clock)
-        serve(batch, deadline: .now() + Coordinator.serviceTime, tries: 0, completion: completion)
+        serve(batch, deadline: .now() + serviceTime, tries: 0, completion: completion)
     }
 
     private func serve(

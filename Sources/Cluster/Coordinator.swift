@@ -32,7 +32,7 @@ package final class Coordinator {
     package var itemBytes: Int { settings.itemBytes }
 
     private let settings: MemcachedSettingsCell
-    private let requestTime: TimeAmount
+    let requestTime: TimeAmount
     private var remotes: [NodeID: RemoteReplica] = [:]
     /// The replica of each placement that one node holds alone, by the table's placement index.
     private var soleReplicas: [(any Replica)?] = []

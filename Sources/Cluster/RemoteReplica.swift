@@ -31,6 +31,7 @@ package final class RemoteReplica: Replica {
     /// After a failed connect nothing is tried for a moment: requests fail fast instead of queueing up.
     private var quietUntil = NIODeadline.uptimeNanoseconds(0)
 
+    private static let leastTime = TimeAmount.milliseconds(10)
     private static let connectTimeout = TimeAmount.milliseconds(250)
     /// After this much silence, reads are asked again on another connection.
     private static let patience = TimeAmount.milliseconds(300)
@@ -174,7 +175,8 @@ package final class RemoteReplica: Replica {
         var bytes = 0
         while legs.count < Limits.peerBatchOperations, bytes < Limits.peerBatchBytes, let leg = waiting.popFirst() {
             waitingBytes -= leg.operation.weight
-            guard leg.deadline > now else {
+            // One whose time is nearly up would cut the others' short.
+            guard leg.deadline > now + RemoteReplica.leastTime else {
                 leg.fail(.deadline, wasSent: false)
                 continue
             }

@@ -91,7 +91,10 @@ package actor RingKeeper {
 
     /// The same, cheaply: looks at the stamp alone while nothing has changed.
     package func poll() async throws {
-        if let view, try await with.control.hostStamp() == view.stamp { return }
+        if let view, (try? await with.control.hostStamp()) == view.stamp {
+            lastError = nil
+            return
+        }
         try await refresh()
     }
 

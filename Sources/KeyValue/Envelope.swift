@@ -55,7 +55,7 @@ package struct Envelope: Hashable, Sendable {
         self.buffer = buffer
         guard buffer.readableBytes >= Envelope.headerBytes,
             buffer.getInteger(at: buffer.readerIndex, as: UInt8.self) == Envelope.format,
-            flags & ~Flags.known == 0, valueStart <= buffer.writerIndex
+            flags & ~Flags.known == 0, valueStart <= buffer.writerIndex, version.time <= Version.latestStoredTime
         else { return nil }
         if isTombstone, valueStart != buffer.writerIndex { return nil }
         if let key = keyInside, !(1...Limits.keyBytes).contains(key.readableBytes) { return nil }

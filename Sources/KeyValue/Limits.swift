@@ -37,6 +37,8 @@ package enum Limits {
     package static let waitingBytes = 64 << 20
     /// Operations in one mget.
     package static let laneBatchOperations = 256
+    /// Bytes of keys and values after which a lane's turn is closed; one batch may be larger by itself.
+    package static let laneBatchBytes = 1 << 20
     /// Operations in one `POST /peer/batch`.
     package static let peerBatchOperations = 512
     /// Bytes after which a peer batch is closed; one operation may be larger by itself.

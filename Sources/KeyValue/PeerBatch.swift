@@ -184,15 +184,19 @@ package enum PeerBatchCodec {
         return value
     }
 
-    /// A count that the bytes at hand can't hold is refused before anything is reserved for it.
+    /// A count that nobody sends, or that the bytes at hand can't hold, is refused before anything is reserved for it.
     private static func count(_ buffer: inout ByteBuffer, smallest: Int) throws(PeerBatchError) -> Int {
         let count = Int(try integer(&buffer, as: UInt32.self))
+        guard count <= Limits.peerBatchOperations else { throw PeerBatchError(description: "\(count) operations") }
         guard count <= buffer.readableBytes / smallest else { throw PeerBatchError(description: "cut off") }
         return count
     }
 
     private static func version(_ buffer: inout ByteBuffer) throws(PeerBatchError) -> Version {
-        Version(time: try integer(&buffer, as: UInt64.self), writer: try integer(&buffer, as: UInt32.self))
+        let version = Version(
+            time: try integer(&buffer, as: UInt64.self), writer: try integer(&buffer, as: UInt32.self))
+        guard version.time <= Version.latestTime else { throw PeerBatchError(description: "a version out of time") }
+        return version
     }
 
     private static func reason(_ buffer: inout ByteBuffer) throws(PeerBatchError) -> OperationFailure.Reason {
@@ -207,6 +211,9 @@ package enum PeerBatchCodec {
         let length = try integer(&buffer, as: UInt32.self)
         guard let bytes = buffer.readSlice(length: Int(length)), let envelope = Envelope(bytes) else {
             throw PeerBatchError(description: "not an envelope")
+        }
+        guard envelope.version.time <= Version.latestTime else {
+            throw PeerBatchError(description: "a version out of time")
         }
         return envelope
     }

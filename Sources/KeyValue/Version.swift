@@ -17,6 +17,12 @@ package struct Version: Hashable, Comparable, Sendable, CustomStringConvertible 
 
     package var microseconds: UInt64 { time >> 12 }
 
+    /// A time that no clock shows before the year 2112. What comes from another node may not be above it, so that there is
+    /// always room for newer versions.
+    package static let latestTime = UInt64.max - (1 << 44)
+    /// And what was stamped over such a version may not be above this one.
+    package static let latestStoredTime = UInt64.max - (1 << 43)
+
     package static func < (left: Version, right: Version) -> Bool {
         (left.time, left.writer) < (right.time, right.writer)
     }
@@ -30,6 +36,11 @@ package struct Version: Hashable, Comparable, Sendable, CustomStringConvertible 
     }
 }
 
+extension UInt64 {
+    /// The next reading; the highest stays what it is.
+    fileprivate var advanced: UInt64 { self == .max ? self : self + 1 }
+}
+
 /// A worker's clock: never goes back, never gives the same reading twice. The wall clock is an argument.
 package struct HybridClock: Hashable, Sendable {
     package private(set) var last: UInt64 = 0
@@ -40,7 +51,8 @@ package struct HybridClock: Hashable, Sendable {
     /// A version newer than all this clock gave or heard of, and newer than `other`.
     /// - Parameter wallMicroseconds: the wall clock, in microseconds since 1970.
     package mutating func tick(wallMicroseconds: UInt64, after other: Version = .none) -> Version {
-        last = max(wallMicroseconds << 12, last + 1, other.time + 1)
+        // (At the end of time nothing is newer; what is stored can't bring that about.)
+        last = max(wallMicroseconds << 12, last.advanced, other.time.advanced)
         return Version(time: last, writer: writer)
     }
 

@@ -44,8 +44,8 @@ final class LaneQueue: Sendable {
         return isTaken
     }
 
-    /// Waits for work, then takes the oldest batch and those behind it that ask for the same stamp and fit into
-    /// `limit` operations with it. Nil once the queue is closed and empty.
+    /// Waits for work, then takes the oldest batch and those behind it that ask for the same stamp and fit into `limit`
+    /// operations and `Limits.laneBatchBytes` with it. Nil once the queue is closed and empty.
     func next(limit: Int) -> [Item]? {
         while true {
             available.wait()
@@ -63,13 +63,21 @@ final class LaneQueue: Sendable {
     private static func take(_ state: inout State, limit: Int) -> [Item] {
         var items: [Item] = []
         var count = 0
+        var bytes = 0
         while let first = state.items.first {
             let size = first.batch.operations.count
-            if let head = items.first, count + size > limit || head.batch.expected != first.batch.expected { break }
+            let weight = weight(first.batch)
+            if let head = items.first,
+                count + size > limit || bytes + weight > Limits.laneBatchBytes
+                    || head.batch.expected != first.batch.expected
+            {
+                break
+            }
             state.items.removeFirst()
             state.operations -= size
-            state.bytes -= weight(first.batch)
+            state.bytes -= weight
             count += size
+            bytes += weight
             items.append(first)
         }
         return items

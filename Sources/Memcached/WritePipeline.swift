@@ -34,6 +34,8 @@ struct WritePipeline: ~Copyable {
     /// So that the same timeout serves many turns.
     private static let timeoutStepMilliseconds = 50
     private static let longestLine = 128
+    /// Control values are padded to no more than this many bytes where they are as short as a stamp.
+    private static let longestStamp = 2048
 
     private let endpoint: MemcachedEndpoint
     private var connection: TextConnection?
@@ -50,8 +52,9 @@ struct WritePipeline: ~Copyable {
         _ stores: [Store], in generation: Generation, until deadline: NIODeadline
     ) throws(MemcachedError) -> [Answer] {
         try connect(to: generation, until: deadline)
+        guard deadline > .now() else { throw .timedOut }
         do throws(MemcachedError) {
-            try send(stores)
+            try send(stores, until: deadline)
             return try receive(stores.count, until: deadline)
         } catch {
             connection = nil
@@ -81,7 +84,7 @@ struct WritePipeline: ~Copyable {
     private static func readStamp(
         _ connection: inout TextConnection, until deadline: NIODeadline
     ) throws(MemcachedError) -> HostStamp? {
-        var lines = LineReader(longest: longestLine)
+        var lines = LineReader(longest: longestStamp)
         while lines.last != "END" {
             guard deadline > .now() else { throw .timedOut }
             guard lines.count < 3, !lines.isOverlong else { throw .protocolViolation(lines.last ?? "") }
@@ -93,7 +96,7 @@ struct WritePipeline: ~Copyable {
 
     // MARK: Requests and answers
 
-    private mutating func send(_ stores: [Store]) throws(MemcachedError) {
+    private mutating func send(_ stores: [Store], until deadline: NIODeadline) throws(MemcachedError) {
         request.removeAll(keepingCapacity: request.capacity <= 4 * WritePipeline.pieceBytes)
         for store in stores {
             request.append(contentsOf: store.token == nil ? "add ".utf8 : "cas ".utf8)
@@ -107,7 +110,10 @@ struct WritePipeline: ~Copyable {
             request.append(contentsOf: "\r\n".utf8)
             request.append(contentsOf: store.value.readableBytesView)
             request.append(contentsOf: "\r\n".utf8)
-            if request.count >= WritePipeline.pieceBytes { try sendRequest() }
+            if request.count >= WritePipeline.pieceBytes {
+                guard deadline > .now() else { throw .timedOut }
+                try sendRequest()
+            }
         }
         request.append(contentsOf: "mn\r\n".utf8)
         try sendRequest()
@@ -132,13 +138,14 @@ struct WritePipeline: ~Copyable {
         var lines = LineReader(longest: WritePipeline.longestLine)
         var answers: [Answer] = []
         answers.reserveCapacity(count)
-        while lines.count < count + 1 {
-            guard deadline > .now() else { throw .timedOut }
+        while true {
             try connection?.receive { lines.take($0) }
             guard !lines.isOverlong else { throw .protocolViolation(lines.last ?? "") }
             for line in lines.all[answers.count..<min(lines.count, count)] {
                 answers.append(try WritePipeline.answer(line))
             }
+            if lines.count > count { break }
+            guard deadline > .now() else { throw .timedOut }
         }
         guard lines.count == count + 1, lines.isAtLineEnd, lines.last == "MN" else {
             throw .protocolViolation("more answers than requests")
@@ -151,7 +158,9 @@ struct WritePipeline: ~Copyable {
         case "STORED": return .answered(.stored)
         case "EXISTS", "NOT_STORED": return .answered(.lost)
         case "NOT_FOUND": return .answered(.missing)
-        case "SERVER_ERROR out of memory storing object": return .refused(.outOfMemory)
+        // The second one where the room for a large value ran out while it was read.
+        case "SERVER_ERROR out of memory storing object", "SERVER_ERROR Out of memory during read":
+            return .refused(.outOfMemory)
         case "SERVER_ERROR object too large for cache": return .refused(.tooLarge)
         default: throw .protocolViolation(line)
         }

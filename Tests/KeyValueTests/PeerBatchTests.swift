@@ -103,9 +103,39 @@ struct PeerBatchTests {
         for _ in 0..<3000 {
             var buffer = random.buffer(Int.random(in: 0...80, using: &random))
             if buffer.readableBytes > 0 { buffer.setInteger(PeerBatchCodec.format, at: 0) }
-            var copy = buffer
-            _ = try? PeerBatchCodec.decodeRequest(&buffer)
-            _ = try? PeerBatchCodec.decodeAnswer(&copy)
+            // What can be read is what would have been written.
+            var (request, answer) = (buffer, buffer)
+            if let decoded = try? PeerBatchCodec.decodeRequest(&request) {
+                var again = ByteBuffer()
+                PeerBatchCodec.encode(decoded, into: &again)
+                #expect(again == buffer)
+            }
+            if let decoded = try? PeerBatchCodec.decodeAnswer(&answer) {
+                var again = ByteBuffer()
+                PeerBatchCodec.encode(decoded, into: &again)
+                #expect(again == buffer)
+            }
+        }
+    }
+
+    /// A version at the end of time would leave no room for newer ones.
+    @Test func versionsOutOfTimeAreRefused() throws {
+        let key = try #require(Key("x"))
+        for (time, isTaken) in [(Version.latestTime, true), (Version.latestTime + 1, false), (.max, false)] {
+            let version = Version(time: time, writer: 1)
+            let envelope = Envelope(
+                key: key, storedKey: StoredKey(key), value: ByteBuffer(string: "y"), version: version)
+            var request = ByteBuffer()
+            PeerBatchCodec.encode(
+                PeerBatch(epoch: Epoch(1), clock: 1, operations: [.apply(StoredKey(key), envelope)]), into: &request)
+            #expect(((try? PeerBatchCodec.decodeRequest(&request)) != nil) == isTaken)
+            for outcome in [Outcome.record(envelope), .version(version), .stored(version), .applied(newest: version)] {
+                var answer = ByteBuffer()
+                PeerBatchCodec.encode(
+                    PeerBatchAnswer(epoch: Epoch(1), generation: Generation(1), clock: 1, outcomes: [outcome]),
+                    into: &answer)
+                #expect(((try? PeerBatchCodec.decodeAnswer(&answer)) != nil) == isTaken)
+            }
         }
     }
 

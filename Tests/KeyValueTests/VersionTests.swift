@@ -70,4 +70,11 @@ struct VersionTests {
         let held = Version(time: held, writer: 0)
         #expect(Apply.fixed(envelope, over: held) == (isStored ? .store(envelope) : .keep(newest: held)))
     }
+
+    @Test func clockStandsAtTheEndOfTime() {
+        var clock = HybridClock(writer: 1)
+        #expect(clock.tick(wallMicroseconds: 1, after: Version(time: .max - 1, writer: 2)).time == .max)
+        #expect(clock.tick(wallMicroseconds: 1, after: Version(time: .max, writer: 2)).time == .max)
+        #expect(clock.tick(wallMicroseconds: 1).time == .max)
+    }
 }

@@ -212,6 +212,36 @@ extension MemcachedTests {
             }
         }
 
+        /// For a value of several pages, memcached notices while it reads.
+        @Test func fullMemoryRefusesLargeValuesAndKeepsTheOldOnes() async throws {
+            try await Rig.withRealMemcached(megabytes: 16) { _, rig in
+                let small = Pair("small")
+                var held: [(pair: Pair, text: String)] = []
+                var refused = 0
+                for round in 0..<2 {
+                    for (index, pair) in Pair.numbered(0..<40).enumerated() {
+                        let text = String(repeating: "\(round)", count: 600_000 + 100_000 * (index % 3))
+                        let outcomes = await rig.perform([
+                            .stamp(pair.key, pair.envelope(text)), .stamp(small.key, small.envelope("\(index)")),
+                        ])
+                        if outcomes[0].storedVersion != nil {
+                            held.removeAll { $0.pair.stored == pair.stored }
+                            held.append((pair, text))
+                        } else {
+                            #expect(outcomes[0] == .failed(.notApplied(.outOfMemory)))
+                            refused += 1
+                        }
+                        // Whose writes are with it in one turn is none of its business.
+                        let isRefused = outcomes[1] == .failed(.notApplied(.outOfMemory))
+                        #expect(outcomes[1].storedVersion != nil || isRefused, "\(outcomes[1])")
+                    }
+                }
+                #expect(refused > 20)
+                #expect(held.count > 5)
+                for (pair, text) in held { #expect(await rig.held(pair).flatMap { pair.text(of: $0) } == text) }
+            }
+        }
+
         /// The ring, leases and jobs of a host whose memory is full of pairs.
         private func controlStoreWorks(_ rig: Rig) async throws {
             for (number, size) in [100, 3000, 15_000, 60_000].enumerated() {

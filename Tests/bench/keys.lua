@@ -1,9 +1,10 @@
 -- SPDX-License-Identifier: Apache-2.0
--- The requests of one benchmark: made once, then drawn at random.
+-- The requests of one benchmark: made once, then drawn at random. Of POSTs each comes once before, so that all keys are stored.
 --   wrk -s keys.lua URL -- METHOD COUNT
 
 local requests = {}
 local random = math.random
+local first = 0
 
 local function pad(number)
    return string.format("%s%07d", string.rep("v", 93), number)
@@ -13,6 +14,7 @@ function init(args)
    local method, count = args[1], tonumber(args[2])
    -- Every thread starts the same sequence; there is one thread.
    math.randomseed(4711)
+   first = method == "POST" and 0 or count
    for number = 0, count - 1 do
       local key = "bench-" .. number
       if method == "POST" then
@@ -25,5 +27,9 @@ function init(args)
 end
 
 function request()
+   if first < #requests then
+      first = first + 1
+      return requests[first]
+   end
    return requests[random(#requests)]
 end

@@ -100,8 +100,8 @@ bench_node() {
     local ours=http://$NETWORK.11:5000 nginx=http://$NETWORK.20:5000 connections round
     start_node
     say "one node with one worker, $KEYS keys, 100-byte values; medians of $rounds rounds of $seconds s"
-    # A warm-up that stores every pair (all but a few in a million), so that each GET finds one.
-    load $((seconds + 5)) 32 keys.lua "$ours" POST "$KEYS" >/dev/null
+    # A warm-up that stores every pair, so that each GET finds one.
+    load 4 32 keys.lua "$ours" POST "$KEYS" >/dev/null
     load 2 32 keys.lua "$nginx" GET "$KEYS" >/dev/null
     for connections in 32 128; do
         local get=() post=() theirs=()
@@ -132,7 +132,7 @@ bench_cluster() {
     local balancer=http://$NETWORK.10:5000 round reads=() writes=() r w
     start_cluster 2 256
     say "HAProxy and two nodes with a worker each, 128 connections; medians of $rounds rounds of $seconds s"
-    load $((seconds + 5)) 128 keys.lua "$balancer" POST "$KEYS" >/dev/null
+    load 4 128 keys.lua "$balancer" POST "$KEYS" >/dev/null
     for ((round = 0; round < rounds; round++)); do
         reads+=("$(load "$seconds" 128 keys.lua "$balancer" GET "$KEYS")")
         writes+=("$(load "$seconds" 128 keys.lua "$balancer" POST "$KEYS")")
@@ -146,12 +146,12 @@ bench_cluster() {
 bench_move() {
     local node=$NETWORK.12:5000 standby=$NETWORK.13:5000 balancer=http://$NETWORK.10:5000 begin end
     start_cluster 3 512
-    say "moving $pairs pairs of 100 bytes by add_node, while 8 connections read and write"
+    say "moving $pairs pairs of 100 bytes by add_node, while 4 connections read and write"
     load 5 32 keys.lua "$balancer" POST "$KEYS" >/dev/null
     python3 "$BENCH/fill.py" "$node" "$pairs" 3001 5000 >/dev/null
-    wrk -t 1 -c 4 -d 600s -s "$BENCH/keys.lua" "$balancer" -- GET "$KEYS" >"$DIRECTORY/reads" 2>&1 &
+    wrk -t 1 -c 2 -d 600s -s "$BENCH/keys.lua" "$balancer" -- GET "$KEYS" >"$DIRECTORY/reads" 2>&1 &
     local reader=$!
-    wrk -t 1 -c 4 -d 600s -s "$BENCH/keys.lua" "$balancer" -- POST "$KEYS" >"$DIRECTORY/writes" 2>&1 &
+    wrk -t 1 -c 2 -d 600s -s "$BENCH/keys.lua" "$balancer" -- POST "$KEYS" >"$DIRECTORY/writes" 2>&1 &
     local writer=$!
     pids+=("$reader" "$writer")
     python3 "$BENCH/progress.py" "$node" 550 >"$DIRECTORY/progress" &
