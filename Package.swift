@@ -60,8 +60,8 @@ let package = Package(
                 .product(name: "ArgumentParser", package: "swift-argument-parser"),
             ],
             swiftSettings: settings,
-            // Swift's own libraries become part of the program: a tenth less time for each request, since nothing is called
-            // by way of a table, and nothing of Swift's to be installed on the hosts.
+            // Swift's own libraries become part of the program: nothing of Swift's has to be installed on the hosts, and
+            // nothing is called by way of a table (docs/performance.md).
             linkerSettings: [.unsafeFlags(["-static-stdlib", "-l_FoundationCShims", "-l_FoundationCollections"])]),
 
         // Processes and peers that tests share: a real memcached on a socket of its own, a scripted fake one.

@@ -81,8 +81,4 @@ if [ -n "$file" ]; then
     arguments+=(-e "$file")
 fi
 
-# Threads that don't push aside what runs when they are woken find more to do at once, where the cores are busy. The workers
-# do the same. (Where this is forbidden, systemd has set the policy already.)
-policy=()
-if chrt --batch 0 true 2>/dev/null; then policy=(chrt --batch 0); fi
-exec "${policy[@]}" memcached "${arguments[@]}"
+exec memcached "${arguments[@]}"

@@ -5,7 +5,8 @@ package import HashRing
 package import Memcached
 
 /// Where the workers of a host tell each other about a ring change: two control keys in memcached, "how far it is" and
-/// "somebody wishes it aborted". Losing them loses nothing but a number on `/status`, or an abort that is asked for again.
+/// "somebody wishes it aborted". Losing them loses nothing but a number on `/status`, or an abort that is asked for
+/// again.
 package struct ChangeBoard: Sendable {
     package struct Entry: Codable, Sendable {
         package struct Job: Codable, Sendable {

@@ -8,8 +8,8 @@ private import Synchronization
 ///
 ///     ring.announce.crossing=kill; ring.job.copy.batch=sleep:200; http.beforeApply=error after 3
 ///
-/// `kill` and `stop` send this process SIGKILL and SIGSTOP, `sleep:ms` waits, `hold:FILE` waits while FILE exists, `error`
-/// makes the caller fail. `after N` lets the first N hits pass.
+/// `kill` and `stop` send this process SIGKILL and SIGSTOP, `sleep:ms` waits, `hold:FILE` waits while FILE exists,
+/// `error` makes the caller fail. `after N` lets the first N hits pass.
 package final class Failpoints: Sendable {
     /// What the caller has to do; everything else has been done by the time it is told.
     package enum Verdict: Sendable {

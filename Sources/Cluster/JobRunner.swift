@@ -6,8 +6,8 @@ private import KeyValue
 package import Logging
 package import Memcached
 
-/// This host's part of a ring change, done by one of its workers: whichever is asked first. Its state is a control key in
-/// memcached, so that any worker can say how far it is, and go on from there when the one that did it is gone.
+/// This host's part of a ring change, done by one of its workers: whichever is asked first. Its state is a control key
+/// in memcached, so that any worker can say how far it is, and go on from there when the one that did it is gone.
 package actor JobRunner {
     package struct Dependencies: Sendable {
         package let node: NodeID

@@ -19,8 +19,8 @@ package struct JobWork: Sendable {
         case unexpected(String)
     }
 
-    /// Up to where a run had come, for the one that takes over: all pairs of the slots up to this one are done, on these
-    /// memories.
+    /// Up to where a run had come, for the one that takes over: all pairs of the slots up to this one are done, on
+    /// these memories.
     package struct Checkpoint: Codable, Sendable, Hashable {
         package let slot: UInt16
         package let gainers: [RingTransition.Fence]

@@ -5,8 +5,8 @@ package import HashRing
 package import KeyValue
 package import NIOCore
 
-/// Calls to other nodes for the control plane: JSON to `/peer/<name>`, and batches of a hand-off. Its connections are kept
-/// alive and are not shared with clients' requests, which never wait behind them.
+/// Calls to other nodes for the control plane: JSON to `/peer/<name>`, and batches of a hand-off. Its connections are
+/// kept alive and are not shared with clients' requests, which never wait behind them.
 package struct PeerCaller: Sendable {
     /// Why a call has no answer.
     package enum Failure: Error, Sendable, CustomStringConvertible {

@@ -6,7 +6,8 @@ private import KeyValue
 package import Memcached
 package import NIOCore
 
-/// What this host does when another node, or a driver on this one, calls: ring exchanges, promises, announcements, jobs.
+/// What this host does when another node, or a driver on this one, calls: ring exchanges, promises, announcements,
+/// jobs.
 package struct PeerService: Sendable {
     /// How long an announcement waits for the workers to let go of the older ring, before it answers "not yet".
     private static let drainTime = Duration.milliseconds(1500)

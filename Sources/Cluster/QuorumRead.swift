@@ -3,8 +3,8 @@
 package import HashRing
 package import KeyValue
 
-/// One read over the groups of nodes that its slot's placement names: done when every group has its quorum of answers and,
-/// where two groups were asked, when a quorum of each holds what is answered (the write-back of ABD).
+/// One read over the groups of nodes that its slot's placement names: done when every group has its quorum of answers
+/// and, where two groups were asked, when a quorum of each holds what is answered (the write-back of ABD).
 package struct QuorumRead: Hashable, Sendable {
     package enum Action: Hashable, Sendable {
         case ask([NodeID])

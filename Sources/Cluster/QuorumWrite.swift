@@ -3,8 +3,9 @@
 package import HashRing
 package import KeyValue
 
-/// One write in two phases (multi-writer ABD): a quorum of every group says which version it holds, the coordinator picks
-/// one above all of them, and from then on the version is fixed: whoever holds an older one stores it, and all acknowledge.
+/// One write in two phases (multi-writer ABD): a quorum of every group says which version it holds, the coordinator
+/// picks one above all of them, and from then on the version is fixed: whoever holds an older one stores it, and all
+/// acknowledge.
 ///
 /// Where a single node holds the slot, `Operation.stamp` does the same in one phase and this machine isn't used.
 package struct QuorumWrite: Hashable, Sendable {

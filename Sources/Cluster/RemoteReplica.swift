@@ -6,8 +6,8 @@ internal import HashRing
 internal import KeyValue
 internal import NIOCore
 
-/// Another node's pairs: what is sent in one tick travels as one `POST /peer/batch`; while all connections are busy, what
-/// comes waits and travels together. Belongs to one event loop.
+/// Another node's pairs: what is sent in one tick travels as one `POST /peer/batch`; while all connections are busy,
+/// what comes waits and travels together. Belongs to one event loop.
 package final class RemoteReplica: Replica {
     /// What this side puts into each batch, and what it makes of the other side's ring.
     struct Hooks {
@@ -116,8 +116,8 @@ package final class RemoteReplica: Replica {
         let deadline = legs.reduce(first.deadline) { min($0, $1.deadline) }
         let flight = Flight(legs)
         flight.patience = loop.assumeIsolated().scheduleTask(in: RemoteReplica.patience) {
-            // The worker at the other end may have stopped, while others of its host live. The connection counts no more,
-            // and is closed once it has answered.
+            // The worker at the other end may have stopped, while others of its host live. The connection counts no
+            // more, and is closed once it has answered.
             flight.isSuspect = true
             self.connectionCount -= 1
             connection.onClose = {}

@@ -32,7 +32,8 @@ package struct Leg {
         Leg(operation, epoch: epoch, deadline: deadline, triesLeft: triesLeft - 1, completion: completion)
     }
 
-    /// Answers for a leg that was given up: a read is as if it had never been, a write that was sent is anybody's guess.
+    /// Answers for a leg that was given up: a read is as if it had never been, a write that was sent is anybody's
+    /// guess.
     func fail(_ reason: OperationFailure.Reason, wasSent: Bool) {
         completion(.failed(wasSent && operation.isWrite ? .outcomeUnknown(reason) : .notApplied(reason)))
     }

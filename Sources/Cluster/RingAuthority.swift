@@ -17,8 +17,9 @@ package protocol RingAuthority: Sendable {
     /// Prolongs it; false once somebody else has it.
     /// - Parameters:
     ///   - nodes: whose word is needed from now on.
-    ///   - mayAskAnew: whether a node that has forgotten its promise may give it again. Only once the losers have accepted a
-    ///     document of this driver's: until then, a promise that was lost may have been another driver's in the meantime.
+    ///   - mayAskAnew: whether a node that has forgotten its promise may give it again. Only once the losers have
+    ///     accepted a document of this driver's: until then, a promise that was lost may have been another driver's in
+    ///     the meantime.
     func renew(_ holder: String, _ nodes: [NodeID], mayAskAnew: Bool) async -> Bool
     func release(_ holder: String, _ mandate: RingMandate) async
 }

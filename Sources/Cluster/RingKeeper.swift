@@ -7,13 +7,13 @@ package import Logging
 package import Memcached
 private import NIOCore
 
-/// The ring as this host knows it, seen from one worker: reads and changes the host's record in memcached (always by `cas`),
-/// keeps the copy on disk, brings the ring back when memcached has forgotten it, and hands each new view to the worker's
-/// coordinator.
+/// The ring as this host knows it, seen from one worker: reads and changes the host's record in memcached (always by
+/// `cas`), keeps the copy on disk, brings the ring back when memcached has forgotten it, and hands each new view to the
+/// worker's coordinator.
 ///
 /// Two control keys: `ring`, the `HostRingRecord` as JSON, which is what counts; and the stamp, its epoch and this
-/// memory's generation, which every batch asks for. The record is written first, so whoever sees a stamp finds a record at
-/// least as new.
+/// memory's generation, which every batch asks for. The record is written first, so whoever sees a stamp finds a record
+/// at least as new.
 package actor RingKeeper {
     package enum Failure: Error, Sendable {
         /// Others changed the same key again and again.

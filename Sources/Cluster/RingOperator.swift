@@ -269,8 +269,8 @@ package actor RingOperator {
         drive(transition.id, holder, mandate, machine, actions)
     }
 
-    /// The losers' word; where one is silent, a clean-up needs nobody's, for it is bound to end in one document, whoever
-    /// finishes it.
+    /// The losers' word; where one is silent, a clean-up needs nobody's, for it is bound to end in one document,
+    /// whoever finishes it.
     private func authorityToTakeOver(
         _ transition: RingTransition, _ document: RingDocument, _ holder: String
     ) async -> RingMandate? {

@@ -106,8 +106,8 @@ package actor TransitionDriver {
             }
             return .overtaken
         }
-        // Also where another driver has taken over, or this worker is leaving: only one's own promises are given back, and
-        // without that the next driver would wait until they expire.
+        // Also where another driver has taken over, or this worker is leaving: only one's own promises are given back,
+        // and without that the next driver would wait until they expire.
         await with.authority.release(holder, mandate)
         return end
     }
@@ -200,7 +200,8 @@ package actor TransitionDriver {
             case .adopted: return .adopted(node, document.epoch, answer.generation)
             case .draining: return .failed(node, document.epoch, reason: "its workers still act on the ring before")
             case .notPromised:
-                // Its memory may have forgotten the promise; the next renewal either gets it again or learns who has it.
+                // Its memory may have forgotten the promise; the next renewal either gets it again or learns who has
+                // it.
                 return .failed(node, document.epoch, reason: "it has promised nothing to this driver")
             case .overtaken: return .overtaken(node, document.epoch)
             }

@@ -5,10 +5,11 @@ private import Glibc
 package import HashRing
 package import Memcached
 
-/// Which worker processes this host has, and up to which epoch each has let go of older ones: one control key a worker slot.
+/// Which worker processes this host has, and up to which epoch each has let go of older ones: one control key a worker
+/// slot.
 ///
-/// A worker registers before it reads the ring. Whoever writes a new ring and then reads the registry therefore sees every
-/// worker that may still act on the old one.
+/// A worker registers before it reads the ring. Whoever writes a new ring and then reads the registry therefore sees
+/// every worker that may still act on the old one.
 package struct WorkerRegistry: Sendable {
     /// Slots that the supervisor hands out.
     package static let slots = 64

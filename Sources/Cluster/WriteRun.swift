@@ -5,8 +5,8 @@ internal import KeyValue
 private import Memcached
 internal import NIOCore
 
-/// One client's write, from its first look at the ring to its answer. When the ring moves on it begins again, with the same
-/// version once that is fixed: what may be stored anywhere is never stamped again.
+/// One client's write, from its first look at the ring to its answer. When the ring moves on it begins again, with the
+/// same version once that is fixed: what may be stored anywhere is never stamped again.
 final class WriteRun {
     private let coordinator: Coordinator
     private let key: StoredKey

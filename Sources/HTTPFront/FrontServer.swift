@@ -12,8 +12,8 @@ package final class FrontServer: Sendable {
     /// So few that clients who come all at once spread over the workers.
     private static let acceptsAtOnce: UInt = 2
 
-    /// Linux's TCP_NOTSENT_LOWAT, which has no name in the packages: the socket takes no more while this much is not on its
-    /// way, so that a slow reader costs little memory and can be told from one that does not read (tcp(7)).
+    /// Linux's TCP_NOTSENT_LOWAT, which has no name in the packages: the socket takes no more while this much is not on
+    /// its way, so that a slow reader costs little memory and can be told from one that does not read (tcp(7)).
     private static let unsentLowWater = NIOBSDSocket.Option(rawValue: 25)
     private static let unsentBytes: SocketOptionValue = 128 << 10
 
@@ -23,8 +23,7 @@ package final class FrontServer: Sendable {
 
     /// Starts to accept.
     /// - Parameters:
-    ///   - listener: a descriptor that listens already. It is closed with `stopAccepting`, which leaves the socket to
-    /// its
+    ///   - listener: a descriptor that listens already. It is closed with `stopAccepting`, which leaves the socket to its
     ///     other owners.
     ///   - connections: how many there may be at once; by default `Limits.connectionsPerWorker`.
     package static func start(

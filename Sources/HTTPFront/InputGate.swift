@@ -21,8 +21,6 @@ final class InputGate: ChannelDuplexHandler {
 
     init(_ front: HTTPFrontHandler) { self.front = front }
 
-    var isHolding: Bool { held != nil }
-
     func handlerAdded(context: ChannelHandlerContext) { self.context = context }
 
     func handlerRemoved(context: ChannelHandlerContext) {

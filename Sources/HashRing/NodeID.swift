@@ -1,10 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0
 
-#if canImport(Glibc)
-    private import Glibc
-#else
-    private import Darwin
-#endif
+private import Glibc
 
 /// A node's name, its literal `ip:port` (`10.0.0.7:5000`, `[fd00::7]:5000`); never a host name, so that
 /// nobody can make a node resolve what a client sent.
@@ -53,7 +49,7 @@ package struct NodeID: Hashable, Comparable, Sendable, CustomStringConvertible, 
         try container.encode(description)
     }
 
-    /// By text, which gives every member the same order in which to ask for leases.
+    /// By address and port, which gives every member the same order in which to ask for promises.
     package static func < (left: NodeID, right: NodeID) -> Bool {
         (left.host, left.port) < (right.host, right.port)
     }

@@ -70,8 +70,8 @@ package struct Ring: Hashable, Sendable {
     /// This ring without the node.
     package func removing(_ node: NodeID) -> Ring { Ring(sorted: seats.filter { $0.node != node }) }
 
-    /// The runs of slots in which none of these rings changes hands: from one seat of any of them to the next. Ascending;
-    /// together they are all slots.
+    /// The runs of slots in which none of these rings changes hands: from one seat of any of them to the next.
+    /// Ascending; together they are all slots.
     package static func segments(of rings: [Ring]) -> [ClosedRange<UInt16>] {
         let last = UInt16(Slot.count - 1)
         var segments: [ClosedRange<UInt16>] = []

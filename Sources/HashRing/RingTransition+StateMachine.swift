@@ -63,8 +63,8 @@ package struct RingTransitionStateMachine: Hashable, Sendable {
 
     /// Waits between two tries at one node.
     package static let retryMilliseconds = 250
-    /// A change that can't go on for this long, because of one node, before the new side answers reads, is aborted. (A loser
-    /// that is away is waited for: nothing is decided without it.)
+    /// A change that can't go on for this long, because of one node, before the new side answers reads, is aborted. (A
+    /// loser that is away is waited for: nothing is decided without it.)
     package static let patienceMilliseconds: Int64 = 8000
     /// A node that has not failed for this long is timed afresh. Longer than one failing call and the pause after it.
     package static let forgivenessMilliseconds: Int64 = 4000
@@ -252,9 +252,9 @@ package struct RingTransitionStateMachine: Hashable, Sendable {
         switch job {
         case .copy: return enter((document.transition ?? transition).moved(to: .crossing, on: gainerMemories), now: now)
         case .verify:
-            // A write may have been acknowledged by a gainer's memory that is gone, and reach its loser only after that one
-            // was verified. So what is verified must be the memory that stood when all this began; where it isn't, everybody
-            // crosses once more: what was under way is refused then and begins again, on both sides.
+            // A write may have been acknowledged by a gainer's memory that is gone, and reach its loser only after that
+            // one was verified. So what is verified must be the memory that stood when all this began; where it isn't,
+            // everybody crosses once more: what was under way is refused then and begins again, on both sides.
             let isSame = !gainersDisagree && gainerMemories.allSatisfy { transition.fence(of: $0.key) == $0.value }
             return enter(
                 (document.transition ?? transition).moved(to: isSame ? .settling : .crossing, on: gainerMemories),
@@ -321,8 +321,8 @@ package struct RingTransitionStateMachine: Hashable, Sendable {
         }
     }
 
-    /// Every member must stand on a rung before the next one is climbed. On the way down, and once the losers have
-    /// let go, the losers' word is enough: no operation on a moving slot gets past them with an older document. The last
+    /// Every member must stand on a rung before the next one is climbed. On the way down, and once the losers have let
+    /// go, the losers' word is enough: no operation on a moving slot gets past them with an older document. The last
     /// document, and a clean-up that was in force already, need nobody's word: all that follows is in the document.
     private func isNeeded(_ node: NodeID) -> Bool {
         guard let transition = document.transition else { return false }
@@ -332,8 +332,8 @@ package struct RingTransitionStateMachine: Hashable, Sendable {
     }
 
     /// What to do where the rung can't be left upwards: an abort, or from settling, which can't be aborted, back to
-    /// crossing, from where it can. Nil where there is no way down, or where a loser has lost its memory: what the gainers
-    /// hold is the last copy then, and only an operator may decide to throw it away.
+    /// crossing, from where it can. Nil where there is no way down, or where a loser has lost its memory: what the
+    /// gainers hold is the last copy then, and only an operator may decide to throw it away.
     private mutating func climbDown(becauseOf node: NodeID, _ reason: String, now: Int64) -> [Action]? {
         guard let transition = document.transition, transition.abortReason == nil, transition.losses.isEmpty else {
             return nil
@@ -347,8 +347,8 @@ package struct RingTransitionStateMachine: Hashable, Sendable {
         }
     }
 
-    /// Whether the newest document comes into being by this node's word, so that the node must have promised it. One that was
-    /// in force before, and the last one, which is the same whoever makes it, need no promise.
+    /// Whether the newest document comes into being by this node's word, so that the node must have promised it. One
+    /// that was in force before, and the last one, which is the same whoever makes it, need no promise.
     package func needsPromise(of node: NodeID) -> Bool {
         losers.contains(node) && document.transition != nil && document.epoch != resumedEpoch
     }

@@ -30,9 +30,9 @@ package struct RingTransition: Hashable, Sendable, Codable {
     package var abortReason: String?
     /// What was lost on the way, for the operator; empty where nothing was.
     package var losses: [String]
-    /// The memories on which this step rests: the losers' from the beginning, the gainers' as soon as they were copied to.
-    /// While one side answers reads alone, a node of it whose memcached is of another generation refuses them; and a gainer
-    /// must have been on the same memory all through crossing before reads may settle on it.
+    /// The memories on which this step rests: the losers' from the beginning, the gainers' as soon as they were copied
+    /// to. While one side answers reads alone, a node of it whose memcached is of another generation refuses them; and
+    /// a gainer must have been on the same memory all through crossing before reads may settle on it.
     package var fences: [Fence]
 
     package struct Fence: Hashable, Sendable, Codable {

@@ -3,8 +3,8 @@
 internal import HTTPFront
 private import Synchronization
 
-/// Where the worker's long works run: one task group, entered from anywhere without waiting, bounded, and cancelled as a
-/// whole when the worker leaves.
+/// Where the worker's long works run: one task group, entered from anywhere without waiting, bounded, and cancelled as
+/// a whole when the worker leaves.
 final class BackgroundWork: OperatorTasks {
     typealias Work = @Sendable () async -> Void
 

@@ -59,8 +59,8 @@ enum ProcessLimits {
 
 enum Scheduling {
     /// Linux's policy for work that gains from being done in batches: threads of this process, once woken, don't push
-    /// aside what runs, so more waits for them by the time they run (sched(7)). It needs no privilege, and matters only where
-    /// all cores are busy.
+    /// aside what runs, so more waits for them by the time they run (sched(7)). It needs no privilege, and matters only
+    /// where all cores are busy.
     static func preferBatches() {
         var parameters = sched_param()
         // (Where this is forbidden, systemd has set the policy already.)

@@ -81,8 +81,8 @@ struct Worker: Sendable {
         }
     }
 
-    /// Registers this worker, and only then looks at the ring, so that it serves from its first connection on. A memcached
-    /// that does not answer is waited for a little; without it, all answers are 503 until it does.
+    /// Registers this worker, and only then looks at the ring, so that it serves from its first connection on. A
+    /// memcached that does not answer is waited for a little; without it, all answers are 503 until it does.
     private func prepare(_ parts: WorkerParts) async {
         let end = ContinuousClock.now + Worker.preparation
         while true {

@@ -5,8 +5,8 @@ private import Glibc
 private import Logging
 private import Supervision
 
-/// `KVServer worker --slot N …`: only a supervisor can start one. The arguments behind the slot are the supervisor's own,
-/// for whoever looks at the list of processes; what counts is the configuration in the environment.
+/// `KVServer worker --slot N …`: only a supervisor can start one. The arguments behind the slot are the supervisor's
+/// own, for whoever looks at the list of processes; what counts is the configuration in the environment.
 enum WorkerCommand {
     /// After the supervisor's death a worker serves its connections for so long, and no longer.
     static let orphanMilliseconds: Int64 = 2000

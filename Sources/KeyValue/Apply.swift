@@ -7,8 +7,8 @@ package enum Apply: Hashable, Sendable {
     /// This version or a newer one is held already.
     case keep(newest: Version)
 
-    /// A write whose version was chosen elsewhere. Versions are compared with each other alone, never with a clock: a pair
-    /// that some owner has stamped, whatever its clock said, must be able to move.
+    /// A write whose version was chosen elsewhere. Versions are compared with each other alone, never with a clock: a
+    /// pair that some owner has stamped, whatever its clock said, must be able to move.
     /// - Parameter held: the version that the replica holds; `Version.none` where it holds nothing.
     package static func fixed(_ envelope: Envelope, over held: Version) -> Apply {
         envelope.version <= held ? .keep(newest: held) : .store(envelope)

@@ -8,7 +8,8 @@ package enum Limits {
     package static let storedKeyBytes = 250
     /// A stored key longer than this is replaced by a digest.
     package static let plainStoredKeyBytes = 240
-    /// What memcached 1.6 adds to a key and its value: header, cas token, line ends, and the chunks' headers of a large item.
+    /// What memcached 1.6 adds to a key and its value: header, cas token, line ends, and the chunks' headers of a large
+    /// item.
     package static let itemHeaderBytes = 200
     /// What header, stored key and our envelope may take of memcached's item size limit.
     package static let itemOverheadBytes = itemHeaderBytes + storedKeyBytes + 62
@@ -23,10 +24,11 @@ package enum Limits {
     package static let requestHeaderFields = 64
     /// Requests of one connection that are being answered at the same time; further ones wait in the socket.
     package static let pipelinedRequests = 64
-    /// A refused body is read and thrown away up to this size, so that the connection stays usable; a larger one closes it.
+    /// A refused body is read and thrown away up to this size, so that the connection stays usable; a larger one closes
+    /// it.
     package static let discardedBodyBytes = 16 << 20
-    /// Bytes of bodies that are being received and of answers that wait to be sent, in one worker; beyond that, requests
-    /// that would add to them are refused 503.
+    /// Bytes of bodies that are being received and of answers that wait to be sent, in one worker; beyond that,
+    /// requests that would add to them are refused 503.
     package static let frontBytes = 256 << 20
     /// Client connections of one worker.
     package static let connectionsPerWorker = 20_000
@@ -59,8 +61,8 @@ package enum Limits {
     package static let scanKeys = 2_000_000
     /// Bytes of keys that one scan hands on.
     package static let scanKeyBytes = 256 << 20
-    /// How long a scan may find nothing, in seconds. The empty hash table that goes with a gibibyte of memory takes 1.6 s, the
-    /// one for 64 GiB two minutes.
+    /// How long a scan may find nothing, in seconds. The empty hash table that goes with a gibibyte of memory takes 1.6
+    /// s, the one for 64 GiB two minutes.
     package static let scanSilenceSeconds = 600
     /// Pairs in one hand-off batch.
     package static let handoffBatchPairs = 256

@@ -17,8 +17,8 @@ package struct Version: Hashable, Comparable, Sendable, CustomStringConvertible 
 
     package var microseconds: UInt64 { time >> 12 }
 
-    /// A time that no clock shows before the year 2112. What comes from another node may not be above it, so that there is
-    /// always room for newer versions.
+    /// A time that no clock shows before the year 2112. What comes from another node may not be above it, so that there
+    /// is always room for newer versions.
     package static let latestTime = UInt64.max - (1 << 44)
     /// And what was stamped over such a version may not be above this one.
     package static let latestStoredTime = UInt64.max - (1 << 43)

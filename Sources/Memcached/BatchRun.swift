@@ -3,12 +3,12 @@
 internal import KeyValue
 private import NIOCore
 
-/// One turn of a lane: several batches that ask for the same stamp, in one request for all their keys and the stamp. Their
-/// writes follow all together, each by `cas` or `add` with the token that this request brought; those that lose a race read
-/// again, one by one.
+/// One turn of a lane: several batches that ask for the same stamp, in one request for all their keys and the stamp.
+/// Their writes follow all together, each by `cas` or `add` with the token that this request brought; those that lose a
+/// race read again, one by one.
 ///
-/// The stamp is asked for last. That it came proves that the answer is whole (libmemcached reports some broken answers as
-/// missing keys), and that what was read before it was read under this stamp, for stamps only grow.
+/// The stamp is asked for last. That it came proves that the answer is whole (libmemcached reports some broken answers
+/// as missing keys), and that what was read before it was read under this stamp, for stamps only grow.
 struct BatchRun {
     private let clock: WorkerClock
     private let settings: MemcachedSettingsCell
@@ -17,7 +17,8 @@ struct BatchRun {
 
     /// How often a write that lost its race reads again.
     private static let races = 64
-    /// Values up to this size share one piece of memory a turn; larger ones get their own, so that none keeps the others.
+    /// Values up to this size share one piece of memory a turn; larger ones get their own, so that none keeps the
+    /// others.
     private static let sharedValueBytes = 8 << 10
 
     /// One key's record, in memory of ours.

@@ -2,8 +2,8 @@
 
 /// Deletes many items that a scan has found: all requests of a chunk first, then all answers, each looked at.
 ///
-/// Each is deleted only as long as it is the one that was found (meta delete with its cas token), so that a delete which comes
-/// late, from the socket of a memcached that hung, can't take a pair with it that was written since.
+/// Each is deleted only as long as it is the one that was found (meta delete with its cas token), so that a delete
+/// which comes late, from the socket of a memcached that hung, can't take a pair with it that was written since.
 package struct BulkDelete: Sendable {
     private static let timeoutMilliseconds = 1000
     /// Their answers fit into a socket's buffer, so that memcached never waits for them to be read.

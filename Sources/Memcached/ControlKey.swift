@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
 
-/// The name of something that a host's workers share besides pairs. Its stored form begins with `kv:`, and those of pairs
-/// with `d`, so that no client's key can be taken for one.
+/// The name of something that a host's workers share besides pairs. Its stored form begins with `kv:`, and those of
+/// pairs with `d`, so that no client's key can be taken for one.
 package struct ControlKey: Hashable, Sendable {
     let bytes: [UInt8]
 

@@ -8,8 +8,9 @@ private import Synchronization
 /// What the workers of a host tell each other through memcached: the ring, the registry, leases, jobs. A thread and a
 /// connection of its own, so that it never waits behind clients' requests, nor they behind it.
 ///
-/// Every value is padded with blanks to one of few sizes, and for each of these sizes memcached holds some items in reserve
-/// which are given up when a value finds no room: a host whose memory is full of pairs can still change its ring.
+/// Every value is padded with blanks to one of few sizes, and for each of these sizes memcached holds some items in
+/// reserve which are given up when a value finds no room: a host whose memory is full of pairs can still change its
+/// ring.
 package final class ControlStore: Sendable {
     package enum Failure: Error, Hashable, Sendable, CustomStringConvertible {
         case memcached(MemcachedError)

@@ -2,8 +2,8 @@
 
 package import HashRing
 
-/// What a host's memcached says of itself in one small value: the epoch of the host's ring document, and which life of this
-/// memory it is. Every batch asks for it, so that nothing is served under an older ring or out of another memory.
+/// What a host's memcached says of itself in one small value: the epoch of the host's ring document, and which life of
+/// this memory it is. Every batch asks for it, so that nothing is served under an older ring or out of another memory.
 package struct HostStamp: Hashable, Sendable, CustomStringConvertible {
     package let epoch: Epoch
     package let generation: Generation

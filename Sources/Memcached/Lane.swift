@@ -4,8 +4,8 @@ private import Glibc
 internal import KeyValue
 private import NIOCore
 
-/// One thread with connections of its own. It takes what waits in its queue, reads it in one request to memcached and then
-/// sends what is to be written in another.
+/// One thread with connections of its own. It takes what waits in its queue, reads it in one request to memcached and
+/// then sends what is to be written in another.
 struct Lane {
     let queue: LaneQueue
     let endpoint: MemcachedEndpoint

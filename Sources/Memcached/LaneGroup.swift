@@ -3,8 +3,9 @@
 internal import KeyValue
 package import NIOCore
 
-/// A worker's lanes to its host's memcached: one for reads alone, and one for what writes, which takes two round trips and
-/// may carry much. Each makes one turn of all that waits for it, so that a second of its kind would only wake up more often.
+/// A worker's lanes to its host's memcached: one for reads alone, and one for what writes, which takes two round trips
+/// and may carry much. Each makes one turn of all that waits for it, so that a second of its kind would only wake up
+/// more often.
 package final class LaneGroup: Sendable {
     private let reads = LaneQueue()
     private let writes = LaneQueue()
@@ -19,8 +20,8 @@ package final class LaneGroup: Sendable {
     }
 
     /// Hands a batch to a lane.
-    /// - Parameter completion: called once, on the loop, always after this call has returned. A batch that was cancelled
-    ///   completes when a lane comes by it.
+    /// - Parameter completion: called once, on the loop, always after this call has returned. A batch that was
+    ///   cancelled completes when a lane comes by it.
     package func submit(
         _ batch: LaneBatch, on loop: any EventLoop, completion: @escaping @Sendable (LaneBatchResult) -> Void
     ) -> LaneTicket {

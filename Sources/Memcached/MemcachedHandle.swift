@@ -3,8 +3,8 @@
 private import CMemcached
 internal import KeyValue
 
-/// One libmemcached connection and all that it owns: made, used and freed on one thread, for it can be neither copied nor
-/// sent. Connects when it is first used, and again after each failure.
+/// One libmemcached connection and all that it owns: made, used and freed on one thread, for it can be neither copied
+/// nor sent. Connects when it is first used, and again after each failure.
 ///
 /// Whatever libmemcached hands out is copied before its next call.
 struct MemcachedHandle: ~Copyable {
@@ -19,8 +19,8 @@ struct MemcachedHandle: ~Copyable {
     private let endpoint: MemcachedEndpoint
     private let settings: MemcachedSettingsCell
     private var connection: UnsafeMutablePointer<memcached_st>?
-    /// Grows whenever a connection is given up: a cas token says nothing on another one than it was read on, for memcached may have come back empty
-    /// in between and given the same token to something else.
+    /// Grows whenever a connection is given up: a cas token says nothing on another one than it was read on, for
+    /// memcached may have come back empty in between and given the same token to something else.
     private(set) var connectionNumber = 0
     /// libmemcached fills this one again for each value. In memory of ours, for it frees one of its own after the last.
     private let result: UnsafeMutablePointer<memcached_result_st>
@@ -145,8 +145,8 @@ struct MemcachedHandle: ~Copyable {
     /// that are there; the bytes are valid during the call only.
     ///
     /// libmemcached 1.1.4 reports some answers that are none (`ERROR`, another command's) as missing keys, and a later
-    /// store that meets the wrong kind of answer aborts the process. So where nothing came, it is asked again, once it is
-    /// clear that the connection is in step.
+    /// store that meets the wrong kind of answer aborts the process. So where nothing came, it is asked again, once it
+    /// is clear that the connection is in step.
     mutating func fetch(
         _ keys: borrowing KeyArena, timeoutMilliseconds: Int32,
         _ body: (_ index: Int, _ value: UnsafeRawBufferPointer, _ token: UInt64) -> Void
@@ -198,8 +198,8 @@ struct MemcachedHandle: ~Copyable {
         }
         switch code {
         case MEMCACHED_END, MEMCACHED_NOTFOUND, MEMCACHED_SUCCESS:
-            // Where an error line or garbage came instead of the first value, this code is the same as for keys that are
-            // not there (libmemcached 1.1.4); the last error is not.
+            // Where an error line or garbage came instead of the first value, this code is the same as for keys that
+            // are not there (libmemcached 1.1.4); the last error is not.
             let last = memcached_last_error(connection)
             guard last != MEMCACHED_SUCCESS, last != MEMCACHED_NOTFOUND, last != MEMCACHED_END else { return next > 0 }
             let error = failure(last)

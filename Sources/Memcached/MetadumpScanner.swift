@@ -4,12 +4,12 @@ private import Dispatch
 package import HashRing
 internal import KeyValue
 
-/// Lists the stored keys of a host's memcached, by `lru_crawler metadump hash`. (`metadump all` and `stats cachedump` miss
-/// keys; only `hash` lists all that were there from its beginning to its end.)
+/// Lists the stored keys of a host's memcached, by `lru_crawler metadump hash`. (`metadump all` and `stats cachedump`
+/// miss keys; only `hash` lists all that were there from its beginning to its end.)
 ///
-/// memcached 1.6.18 holds a lock while it writes to a dump's reader, so the dump is drained at full speed into memory, on a
-/// thread of its own: a slow reader would stop clients' requests. A dump that says nothing is no fault by itself (a large
-/// hash table with few items takes its time), as long as memcached answers others meanwhile.
+/// memcached 1.6.18 holds a lock while it writes to a dump's reader, so the dump is drained at full speed into memory,
+/// on a thread of its own: a slow reader would stop clients' requests. A dump that says nothing is no fault by itself
+/// (a large hash table with few items takes its time), as long as memcached answers others meanwhile.
 package struct MetadumpScanner: Sendable {
     package struct Scan: Sendable {
         /// Sorted by slot.

@@ -2,8 +2,8 @@
 
 internal import Glibc
 
-/// A plain connection to memcached for what libmemcached has no call for: dumps, and many deletes or stores in a row. Used
-/// on one thread; every wait is bounded.
+/// A plain connection to memcached for what libmemcached has no call for: dumps, and many deletes or stores in a row.
+/// Used on one thread; every wait is bounded.
 struct TextConnection: ~Copyable {
     private let descriptor: CInt
     private var buffer: [UInt8]

@@ -4,12 +4,12 @@ internal import HashRing
 internal import KeyValue
 internal import NIOCore
 
-/// Many stores in one round trip: all requests first, then all answers. libmemcached sends a store only after the answer to
-/// the one before, and each wait costs more than the store itself.
+/// Many stores in one round trip: all requests first, then all answers. libmemcached sends a store only after the
+/// answer to the one before, and each wait costs more than the store itself.
 ///
-/// The text protocol's answers carry no names, so they count only if they came whole: as many lines as there were requests,
-/// each of them one that a store may have, and the answer to a no-op behind them. Otherwise nothing is known of any of them,
-/// and the connection is dropped.
+/// The text protocol's answers carry no names, so they count only if they came whole: as many lines as there were
+/// requests, each of them one that a store may have, and the answer to a no-op behind them. Otherwise nothing is known
+/// of any of them, and the connection is dropped.
 ///
 /// The stores are classic `cas` and `add`: a meta store (`ms`) that finds no room takes the old value with it.
 struct WritePipeline: ~Copyable {

@@ -2,7 +2,8 @@
 
 internal import Glibc
 
-/// Signals as events: blocked in every thread, and fetched by one thread when it is ready for them. No handler ever runs.
+/// Signals as events: blocked in every thread, and fetched by one thread when it is ready for them. No handler ever
+/// runs.
 package struct ProcessSignals: Sendable {
     package enum Event: Sendable {
         case terminate

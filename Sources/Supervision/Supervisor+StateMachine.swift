@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
 
-/// Decides when worker processes are started, replaced, drained and killed. It sees events and the time, and answers with
-/// what is to be done; processes and signals are the shell's (`Supervisor`).
+/// Decides when worker processes are started, replaced, drained and killed. It sees events and the time, and answers
+/// with what is to be done; processes and signals are the shell's (`Supervisor`).
 ///
 /// A *seat* is a place for one serving worker; there are as many as the configuration wants workers. A *slot* is a
 /// number that one living process has for itself: it is given away again only after its process is known to be gone.

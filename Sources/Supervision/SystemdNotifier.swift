@@ -2,8 +2,8 @@
 
 private import Glibc
 
-/// Tells systemd how the service is, by the protocol of sd_notify(3): one datagram to the unix socket that `NOTIFY_SOCKET`
-/// names. Without one, says nothing.
+/// Tells systemd how the service is, by the protocol of sd_notify(3): one datagram to the unix socket that
+/// `NOTIFY_SOCKET` names. Without one, says nothing.
 package struct SystemdNotifier: Sendable {
     /// Variables that are for this process alone; its children must not have them.
     package static let variables = ["NOTIFY_SOCKET", "WATCHDOG_USEC", "WATCHDOG_PID", "LISTEN_FDS", "LISTEN_PID"]
@@ -52,8 +52,8 @@ package struct SystemdNotifier: Sendable {
         }
     }
 
-    /// A path, or with `@` in front a name in the kernel's abstract namespace, whose address begins with a zero byte and
-    /// is as long as the name.
+    /// A path, or with `@` in front a name in the kernel's abstract namespace, whose address begins with a zero byte
+    /// and is as long as the name.
     private static func address(_ path: String) -> (address: sockaddr_un, length: socklen_t)? {
         var address = sockaddr_un()
         address.sun_family = sa_family_t(AF_UNIX)

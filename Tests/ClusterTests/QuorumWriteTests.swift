@@ -91,7 +91,8 @@ struct QuorumWriteTests {
         #expect(write.received(outcome, from: a) == .fail(.outcomeUnknown(.protocolViolation)))
     }
 
-    /// Random answers in random order: acknowledged only with a quorum of every group, refused only where none acknowledged.
+    /// Random answers in random order: acknowledged only with a quorum of every group, refused only where none
+    /// acknowledged.
     @Test(arguments: 0..<200)
     func randomAnswers(seed: UInt64) {
         var state = seed &* 0x9E37_79B9_7F4A_7C15 | 1

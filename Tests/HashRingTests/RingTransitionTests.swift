@@ -79,8 +79,8 @@ struct RingTransitionTests {
         #expect(fixture.actions == [.end(.finished(fixture.machine.document))])
     }
 
-    /// A write that a gainer's lost memory had acknowledged reached its loser after that one was verified for the new memory,
-    /// and was deleted there in the end: the small model's walk found it.
+    /// A write that a gainer's lost memory had acknowledged reached its loser after that one was verified for the new
+    /// memory, and was deleted there in the end: the small model's walk found it.
     @Test func aGainerEmptiedWhileCrossingMakesAllCrossAgain() throws {
         var fixture = try Fixture()
         fixture.prepare()

@@ -3,8 +3,8 @@
 import Supervision
 import Testing
 
-/// Lets time pass for the machine, and keeps book of the processes it believes in: a slot must never be given away while
-/// its process lives.
+/// Lets time pass for the machine, and keeps book of the processes it believes in: a slot must never be given away
+/// while its process lives.
 struct SupervisorWorld {
     var machine: SupervisorStateMachine
     var now: Int64 = 0

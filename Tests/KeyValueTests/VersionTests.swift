@@ -17,7 +17,8 @@ struct VersionTests {
         #expect(versions.allSatisfy { $0.description.utf8.count == 24 && $0 > .none })
     }
 
-    /// Whatever the wall clock does, and whatever others say: each version is newer than the one before and than what it follows.
+    /// Whatever the wall clock does, and whatever others say: each version is newer than the one before and than what
+    /// it follows.
     @Test(arguments: 0..<20)
     func aClockNeverGoesBack(seed: UInt64) {
         var random = SeededBytes(seed)

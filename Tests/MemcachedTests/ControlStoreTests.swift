@@ -43,7 +43,8 @@ extension MemcachedTests {
             }
         }
 
-        /// An error in place of an answer must not look like a memory that has come back empty: the ring would be restored.
+        /// An error in place of an answer must not look like a memory that has come back empty: the ring would be
+        /// restored.
         @Test(arguments: MemcachedTests.Faults.doubtful)
         func faultyAnswerIsNotAMissingValue(kind: FakeFault.Kind) async throws {
             try await Rig.withFakeMemcached { fake, rig async throws in

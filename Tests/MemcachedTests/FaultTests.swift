@@ -8,8 +8,8 @@ import TestSupport
 import Testing
 
 extension MemcachedTests {
-    /// A scripted memcached goes wrong in every way at every command. Whatever it does, no answer reaches the wrong request,
-    /// and nothing is said about a write that is not so.
+    /// A scripted memcached goes wrong in every way at every command. Whatever it does, no answer reaches the wrong
+    /// request, and nothing is said about a write that is not so.
     @Suite struct Faults {
         /// What leaves the connection in doubt, so that it is dropped.
         static let doubtful: [FakeFault.Kind] = [
@@ -45,7 +45,8 @@ extension MemcachedTests {
                     if turn < skip {
                         #expect(texts(outcomes, pairs) == [String?](repeating: "old", count: 20))
                     } else {
-                        // In particular not `.record(nil)`: a missing answer is no missing pair. (Some are asked again.)
+                        // In particular not `.record(nil)`: a missing answer is no missing pair. (Some are asked
+                        // again.)
                         isFailed = outcomes.allSatisfy { $0.isNotApplied }
                         #expect(isFailed || texts(outcomes, pairs) == [String?](repeating: "old", count: 20))
                     }
@@ -88,8 +89,8 @@ extension MemcachedTests {
             }
         }
 
-        /// All values change behind the lanes' back; then they are read in another order. An answer to an earlier request
-        /// would show as an old text or another key's.
+        /// All values change behind the lanes' back; then they are read in another order. An answer to an earlier
+        /// request would show as an old text or another key's.
         private func nextBatchesAreRight(
             _ fake: FakeMemcached, _ rig: Rig, _ pairs: [Pair], newConnection: Bool
         ) async throws {
@@ -272,8 +273,8 @@ extension MemcachedTests {
 
         // MARK: Under load
 
-        /// Faults come at random among many requests; every answer is about its own key and no older than what its client
-        /// has seen acknowledged.
+        /// Faults come at random among many requests; every answer is about its own key and no older than what its
+        /// client has seen acknowledged.
         @Test func randomFaultsUnderLoad() async throws {
             try await Rig.withFakeMemcached { fake, rig in
                 await withTaskGroup(of: Void.self) { group in

@@ -61,8 +61,8 @@ extension MemcachedTests {
             }
         }
 
-        /// For two seconds, alternately writes the next number and reads: never one below the last acknowledged, never one
-        /// that was not sent.
+        /// For two seconds, alternately writes the next number and reads: never one below the last acknowledged, never
+        /// one that was not sent.
         private func writeAndCheck(_ pair: Pair, through rig: Rig) async throws {
             let start = ContinuousClock.now
             var (sent, acknowledged) = (0, 0)
@@ -136,8 +136,8 @@ extension MemcachedTests {
                 }
                 for (index, isUntouched, outcome) in results {
                     let text = await rig.held(pairs[index]).flatMap { pairs[index].text(of: $0) }
-                    // What a lane had begun with may have failed as well: a lane that had no connection yet asks memcached for its
-                    // settings first, and does not wait long.
+                    // What a lane had begun with may have failed as well: a lane that had no connection yet asks
+                    // memcached for its settings first, and does not wait long.
                     #expect(text == (outcome.isNotApplied ? "before" : "after"))
                     #expect(!isUntouched || outcome.isNotApplied)
                 }

@@ -64,8 +64,8 @@ extension MemcachedTests {
             }
         }
 
-        /// A pair that some owner has stamped with a clock that was wrong must be able to move, and to be overwritten; another
-        /// host's clock alone is not believed.
+        /// A pair that some owner has stamped with a clock that was wrong must be able to move, and to be overwritten;
+        /// another host's clock alone is not believed.
         @Test func versionFarAheadIsStoredAndOverwritten() async throws {
             try await Rig.withRealMemcached { _, rig in
                 let pair = Pair("gas")

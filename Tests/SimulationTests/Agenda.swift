@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
 
-/// What is to happen and when, in microseconds of simulated time; a binary heap. Of two events at one time the one that was
-/// entered first comes first.
+/// What is to happen and when, in microseconds of simulated time; a binary heap. Of two events at one time the one that
+/// was entered first comes first.
 struct Agenda {
     private struct Entry {
         let time: Int

@@ -29,7 +29,8 @@ struct History {
     private(set) var operations: [Operation] = []
     private var writes = 0
 
-    /// Times at which the only copy of a key's newest value died with its memory: after each, older values may come back.
+    /// Times at which the only copy of a key's newest value died with its memory: after each, older values may come
+    /// back.
     private(set) var losses: [Int: [Int]] = [:]
 
     mutating func beganRead(_ key: Int, at time: Int, _ place: String) -> Int {
@@ -57,8 +58,8 @@ struct History {
 
     mutating func lost(_ key: Int, at time: Int) { losses[key, default: []].append(time) }
 
-    /// One key's history as the checkers want it, cut where a loss is excused: after it, all that was settled before counts
-    /// as never written.
+    /// One key's history as the checkers want it, cut where a loss is excused: after it, all that was settled before
+    /// counts as never written.
     func lives(of key: Int) -> [[Call]] {
         let all = operations.filter { $0.key == key }
         let cuts = (losses[key] ?? []).sorted()

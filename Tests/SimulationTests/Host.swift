@@ -13,7 +13,8 @@ final class Host {
     private(set) var workers: [Worker] = []
     /// memcached answers nothing until then; what is sent to it meanwhile it does afterwards.
     private(set) var hangsUntil = 0
-    /// Up to which epoch this host has told a driver that it has adopted the ring, and how often it has said so of that one.
+    /// Up to which epoch this host has told a driver that it has adopted the ring, and how often it has said so of that
+    /// one.
     private(set) var adoptedEpoch = Epoch.none
     private(set) var adoptions = 0
     private let workerCount: Int
@@ -47,8 +48,8 @@ final class Host {
         return living.isEmpty ? nil : world.random.pick(living)
     }
 
-    /// Does something at this memory after a while, later if it hangs. Whoever asked may be dead by then; `broken` is called
-    /// instead if the memory is gone.
+    /// Does something at this memory after a while, later if it hangs. Whoever asked may be dead by then; `broken` is
+    /// called instead if the memory is gone.
     func atMemory(_ delay: Int, broken: @escaping () -> Void = {}, _ body: @escaping (Memory) -> Void) {
         let memory = memory
         func arrive() {

@@ -4,8 +4,9 @@ import KeyValue
 
 /// Whether one key's history could have come from a single register: three ways to find out.
 ///
-/// `zones` is exact where every write has its own value (Gibbons and Korach 1997; Golab, Li and Shah 2011); `versions` takes
-/// the versions' word for the order, so passing it proves the same; `search` tries every order and is for small histories.
+/// `zones` is exact where every write has its own value (Gibbons and Korach 1997; Golab, Li and Shah 2011); `versions`
+/// takes the versions' word for the order, so passing it proves the same; `search` tries every order and is for small
+/// histories.
 enum Linearizability {
     /// - Returns: what is wrong; nil where nothing is.
     static func zones(_ calls: [Call]) -> String? {

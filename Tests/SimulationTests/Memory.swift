@@ -3,7 +3,8 @@
 import HashRing
 import KeyValue
 
-/// What a memcached says of itself to every batch: the epoch of its host's document, and which life of the memory it is.
+/// What a memcached says of itself to every batch: the epoch of its host's document, and which life of the memory it
+/// is.
 struct Stamp: Hashable {
     var epoch: Epoch
     let generation: Generation

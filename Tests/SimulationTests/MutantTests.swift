@@ -2,8 +2,8 @@
 
 import Testing
 
-/// Each planted mistake is noticed within a bounded number of seeds: without this, a simulation that finds nothing would
-/// prove nothing.
+/// Each planted mistake is noticed within a bounded number of seeds: without this, a simulation that finds nothing
+/// would prove nothing.
 @Suite(.serialized) struct MutantTests {
     private static let mostSeeds: UInt64 = 3000
 

@@ -3,8 +3,8 @@
 import Foundation
 import Testing
 
-/// Random runs of a small cluster that changes its ring under faults. `KV_SIM_SEED` repeats one run and prints its story,
-/// `KV_SIM_RUNS` sets how many are made.
+/// Random runs of a small cluster that changes its ring under faults. `KV_SIM_SEED` repeats one run and prints its
+/// story, `KV_SIM_RUNS` sets how many are made.
 @Suite(.serialized) struct SimulationTests {
     private static let environment = ProcessInfo.processInfo.environment
 

@@ -131,7 +131,8 @@ extension SmallModel {
         perform(action, index, mutant)
     }
 
-    /// Whether what clients heard could have come from a single register. Times are made from who had ended before whom.
+    /// Whether what clients heard could have come from a single register. Times are made from who had ended before
+    /// whom.
     var isLinearizable: Bool {
         // A client's call comes after the ends of those in `after`; ends come in an order that fits.
         let order = clients.indices.sorted { clients[$0].after.count < clients[$1].after.count }

@@ -5,15 +5,15 @@ import HashRing
 import KeyValue
 import NIOCore
 
-/// A world small enough to be walked through completely: three nodes, one key, whose slot moves from the first node to the
-/// second while two writes and one read are under way and up to two crashes happen.
+/// A world small enough to be walked through completely: three nodes, one key, whose slot moves from the first node to
+/// the second while two writes and one read are under way and up to two crashes happen.
 ///
-/// Everything that decides is the real thing: `RingTransitionStateMachine`, `HostRingRecord`, `RoutingTable`, `QuorumRead`,
-/// `QuorumWrite`, `HybridClock`, `Apply`. What happens at one node upon one message, and at whoever sent it upon the answer, is
-/// one step; messages wait in any number and come in any order. A crash is one of: a coordinator dies (what it sent is still
-/// on its way), a replica's worker dies with a store in memcached's socket (it may land at any later time, unless the pair has
-/// changed by then), the driver dies or is stopped (its messages are still on their way, another one takes over), the gaining
-/// node's memory is lost.
+/// Everything that decides is the real thing: `RingTransitionStateMachine`, `HostRingRecord`, `RoutingTable`,
+/// `QuorumRead`, `QuorumWrite`, `HybridClock`, `Apply`. What happens at one node upon one message, and at whoever sent
+/// it upon the answer, is one step; messages wait in any number and come in any order. A crash is one of: a coordinator
+/// dies (what it sent is still on its way), a replica's worker dies with a store in memcached's socket (it may land at
+/// any later time, unless the pair has changed by then), the driver dies or is stopped (its messages are still on their
+/// way, another one takes over), the gaining node's memory is lost.
 ///
 /// To keep the walk short, what can be put off without any difference is done at once (`doWhatCommutes`).
 struct SmallModel: Hashable {

@@ -59,7 +59,8 @@ import Testing
         #expect(walk.completed > 0)
     }
 
-    /// The whole of two writes, a read and crashes has many millions of states: this goes as far as `KV_MODEL_STATES` allows.
+    /// The whole of two writes, a read and crashes has many millions of states: this goes as far as `KV_MODEL_STATES`
+    /// allows.
     @Test(arguments: [1, 2])
     func twoWritesAndCrashesAsFarAsWalked(crashes: Int) throws {
         let limit = ProcessInfo.processInfo.environment["KV_MODEL_STATES"].flatMap { Int($0) } ?? 250_000

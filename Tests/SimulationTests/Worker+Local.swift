@@ -4,8 +4,8 @@ import HashRing
 import KeyValue
 
 extension Worker {
-    /// A batch on this host's pairs, as `LocalReplica` and its lanes do it: one read of all keys and the stamp, then each
-    /// write by `cas` or `add`. Who is late gives up; what was sent to memcached by then may land all the same.
+    /// A batch on this host's pairs, as `LocalReplica` and its lanes do it: one read of all keys and the stamp, then
+    /// each write by `cas` or `add`. Who is late gives up; what was sent to memcached by then may land all the same.
     func submit(_ operations: [KeyValue.Operation], deadline: Int, completion: @escaping ([Outcome]) -> Void) {
         guard let expected = view?.stamp else { return completion(operations.map { _ in .failed(.staleRing) }) }
         Flight(self, operations, expected, deadline: deadline, completion).begin()

@@ -3,8 +3,8 @@
 import HashRing
 import KeyValue
 
-/// A simulated cluster: hosts with their memories and workers, the network between them, the clients, and one agenda that
-/// makes everything happen in an order that the seed fixes. Times are microseconds.
+/// A simulated cluster: hosts with their memories and workers, the network between them, the clients, and one agenda
+/// that makes everything happen in an order that the seed fixes. Times are microseconds.
 final class World {
     static let millisecond = 1000
     static let second = 1_000_000
@@ -113,7 +113,8 @@ final class World {
     /// A memory is about to be lost: notes which keys lose what nobody else holds. Counts as excused where
     /// - no other node that takes part in the key's writes has as new a copy, or
     /// - reads rest on this memory alone already: the node has told the driver twice that it stands on `settling`, or
-    /// - the change is aborted later: the old side, which lost its memory, answers again, and the new one is thrown away.
+    /// - the change is aborted later: the old side, which lost its memory, answers again, and the new one is thrown
+    ///   away.
     func isLosing(_ memory: Memory, of host: Host) {
         guard let newest, !newest.ring.isEmpty else { return }
         let table = routes.table(newest)

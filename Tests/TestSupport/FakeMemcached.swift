@@ -3,8 +3,8 @@
 private import Foundation
 private import Synchronization
 
-/// A memcached that does what a script says: it speaks the text protocol over a real dictionary, and goes wrong where it is
-/// told to. It keeps every command that it received.
+/// A memcached that does what a script says: it speaks the text protocol over a real dictionary, and goes wrong where
+/// it is told to. It keeps every command that it received.
 package final class FakeMemcached: Sendable {
     private struct State {
         var store = FakeStore()

@@ -4,9 +4,9 @@ package import Glibc
 
 /// A program that ends when this process does, however that ends.
 ///
-/// A small shell starts the program, and kills it at the end of a pipe that only this process writes to. (A parent-death
-/// signal would not do: it comes when the *thread* ends that started the child.) Neither of them keeps any other descriptor
-/// of this process open.
+/// A small shell starts the program, and kills it at the end of a pipe that only this process writes to. (A
+/// parent-death signal would not do: it comes when the *thread* ends that started the child.) Neither of them keeps any
+/// other descriptor of this process open.
 package final class OwnedProcess: Sendable {
     private static let guardian = """
         for descriptor in /proc/$$/fd/*; do
