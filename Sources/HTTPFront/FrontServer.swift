@@ -23,8 +23,8 @@ package final class FrontServer: Sendable {
 
     /// Starts to accept.
     /// - Parameters:
-    ///   - listener: a descriptor that listens already. It is closed with `stopAccepting`, which leaves the socket to its
-    ///     other owners.
+    ///   - listener: a descriptor that listens already. It is closed with `stopAccepting`, which leaves the socket to
+    ///     its other owners.
     ///   - connections: how many there may be at once; by default `Limits.connectionsPerWorker`.
     package static func start(
         _ front: NIOLoopBound<Front>, listener: NIOBSDSocket.Handle, connections: Int? = nil
