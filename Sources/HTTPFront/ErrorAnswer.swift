@@ -164,6 +164,8 @@ package enum ErrorAnswer {
         case .unknownNode(let node): return refusal(.notFound, "\(node) is not in the ring; see /hash_ring.")
         case .lastNode(let node):
             return refusal(.conflict, "\(node) is the last node of the ring. Add another one first.")
+        case .tooManyNodes:
+            return refusal(.conflict, "The ring has \(Ring.nodeLimit) nodes, the most that it may have.")
         }
     }
 
@@ -184,11 +186,12 @@ package enum ErrorAnswer {
         Answer(.conflict, .json, document, outcome: .notApplied)
     }
 
-    /// What another part has decided on already.
-    package static func peer(_ answer: PeerCallAnswer) -> Answer {
-        if answer.status == 200 { return .json(answer.body) }
-        let status = UInt16(exactly: answer.status).flatMap(Answer.Status.init(rawValue:)) ?? .internalError
-        return Answer(status, .text, answer.body, outcome: .unknown)
+    package static func peerCall(_ error: PeerCallError) -> Answer {
+        switch error {
+        case .unknownCall: refusal(.notFound, "There is no such call between nodes.")
+        case .unreadable(let reason): refusal(.badRequest, sentence("the call can't be read: \(reason)"))
+        case .failed(let reason): refusal(.unavailable, sentence(reason), .unknown)
+        }
     }
 
     /// The pairs could not be read.

@@ -29,8 +29,8 @@ package final class HTTPFrontHandler: ChannelInboundHandler {
     /// Its whole length; nil where it comes in chunks.
     var bodyLength: Int?
     var receivingSince = NIODeadline.uptimeNanoseconds(0)
-    /// How many requests' heads were read: the gate compares.
-    private(set) var headCount = 0
+    /// How many requests the decoder has read to their end: the gate compares.
+    private(set) var endCount = 0
     /// Since when there are bytes of a head that is not whole.
     private var partialHeadSince: NIODeadline?
     /// No further request is read: the client said so, or what it sent can't be read.
@@ -143,12 +143,20 @@ package final class HTTPFrontHandler: ChannelInboundHandler {
         guard !isEnding, !isInputOver else { return }
         switch unwrapInboundIn(data) {
         case .head(let head):
-            headCount += 1
             partialHeadSince = nil
             received(head)
         case .body(let part): received(part)
-        case .end: receivedEnd()
+        case .end:
+            endCount += 1
+            receivedEnd()
         }
+    }
+
+    /// A request without a body, which did not need the decoder.
+    func received(whole request: FrontRequest) {
+        isReading = true
+        append(request, Trait())
+        advance()
     }
 
     package func channelReadComplete(context: ChannelHandlerContext) {
@@ -162,10 +170,11 @@ package final class HTTPFrontHandler: ChannelInboundHandler {
         !isInputOver && !isEnding && isWritable && queue.count < Limits.pipelinedRequests
     }
 
-    /// The gate has handed over some bytes. Where they brought no head, and no body is expected, they are part of one.
-    func wasFed(hadNewHead: Bool) {
-        guard case .nothing = receiving else { return }
-        if hadNewHead {
+    /// The gate has handed over some bytes. Where they brought no request's end, and no body is expected, they are part
+    /// of a head.
+    func wasFed(hadEnd: Bool) {
+        guard isBetweenRequests else { return }
+        if hadEnd {
             partialHeadSince = nil
         } else if partialHeadSince == nil {
             partialHeadSince = front.roughNow
@@ -176,6 +185,11 @@ package final class HTTPFrontHandler: ChannelInboundHandler {
     func discarded(_ count: Int) {
         discardedBytes += count
         if discardedBytes > Limits.discardedBodyBytes { context?.close(promise: nil) }
+    }
+
+    /// Whether the next byte belongs to a head.
+    var isBetweenRequests: Bool {
+        if case .nothing = receiving { true } else { false }
     }
 
     // MARK: Doing

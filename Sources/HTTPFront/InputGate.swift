@@ -4,6 +4,9 @@ internal import NIOCore
 
 /// Stands before the decoder and hands it the connection's bytes in small pieces, as long as the front takes requests.
 /// What it does not take waits here, at most what one read brought, and then in the socket.
+///
+/// Between two requests it looks for one that `FastPath` knows, which the decoder then never sees. For that it has to
+/// know whether the decoder holds the beginning of a request: its pieces end where requests may end.
 final class InputGate: ChannelDuplexHandler {
     typealias InboundIn = ByteBuffer
     typealias InboundOut = ByteBuffer
@@ -18,6 +21,8 @@ final class InputGate: ChannelDuplexHandler {
     private var heldEvent: Any?
     private var isFeeding = false
     private var wantsRead = false
+    /// Whether all that the decoder was given has ended with a request's end.
+    private var isDecoderIdle = true
 
     init(_ front: HTTPFrontHandler) { self.front = front }
 
@@ -78,12 +83,12 @@ final class InputGate: ChannelDuplexHandler {
         var bytes = bytes
         isFeeding = true
         while bytes.readableBytes > 0, front.takesInput {
-            // Of a body's bytes all at once: they are no requests.
-            let length = min(bytes.readableBytes, max(InputGate.pieceBytes, front.bodyBytesToCome))
-            guard let piece = bytes.readSlice(length: length) else { break }
-            let heads = front.headCount
-            context.fireChannelRead(wrapInboundOut(piece))
-            front.wasFed(hadNewHead: front.headCount != heads)
+            if isDecoderIdle, let found = bytes.withUnsafeReadableBytes(FastPath.request(in:)) {
+                bytes.moveReaderIndex(forwardBy: found.length)
+                front.received(whole: found.request)
+            } else {
+                decode(&bytes, context)
+            }
         }
         isFeeding = false
         if front.isEnding {
@@ -91,5 +96,36 @@ final class InputGate: ChannelDuplexHandler {
         } else if bytes.readableBytes > 0 {
             held = bytes
         }
+    }
+
+    /// Hands one piece to the decoder.
+    private func decode(_ bytes: inout ByteBuffer, _ context: ChannelHandlerContext) {
+        let cut = nextCut(bytes.readableBytesView)
+        guard let piece = bytes.readSlice(length: cut.length) else { return }
+        let ends = front.endCount
+        context.fireChannelRead(wrapInboundOut(piece))
+        let hasEnded = front.endCount != ends
+        isDecoderIdle = hasEnded && cut.mayBeEnd
+        front.wasFed(hadEnd: hasEnded)
+    }
+
+    /// Where the next piece ends, and whether a request that ends in it ends with its last byte.
+    private func nextCut(_ bytes: ByteBufferView) -> (length: Int, mayBeEnd: Bool) {
+        // Of a body's bytes all at once: they are no requests.
+        if let body = front.bodyBytesToCome, body > 0 { return (min(bytes.count, body), true) }
+        let piece = bytes.prefix(InputGate.pieceBytes)
+        // A body in chunks says its end in the decoder's language alone; what comes after it is found again below.
+        guard front.isBetweenRequests else { return (piece.count, false) }
+        var position = piece.startIndex
+        while let end = piece[position...].firstIndex(of: UInt8(ascii: "\n")) {
+            position = end + 1
+            // A head ends with the first empty line; of one that began in an earlier piece, any line may be that.
+            let rest = piece[position...]
+            let emptyLine = rest.starts(with: "\r\n".utf8) ? 2 : rest.starts(with: "\n".utf8) ? 1 : 0
+            if emptyLine > 0 || !isDecoderIdle {
+                return (position + (isDecoderIdle ? emptyLine : 0) - piece.startIndex, true)
+            }
+        }
+        return (piece.count, false)
     }
 }

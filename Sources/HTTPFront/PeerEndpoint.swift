@@ -38,7 +38,13 @@ extension HTTPFrontHandler {
         let operators = front.operators
         let call = String(name)
         let body = request.body
-        handOver(id) { ErrorAnswer.peer(await operators.peerCall(call, body)) }
+        handOver(id) {
+            do throws(PeerCallError) {
+                return .json(try await operators.peerCall(call, body))
+            } catch {
+                return ErrorAnswer.peerCall(error)
+            }
+        }
     }
 
     /// The ring document as other nodes read it; `null` where there is none.

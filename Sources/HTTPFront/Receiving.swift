@@ -140,14 +140,14 @@ extension HTTPFrontHandler {
         advance()
     }
 
-    private func append(_ request: FrontRequest, _ trait: Trait) {
+    func append(_ request: FrontRequest, _ trait: Trait) {
         queue.append(request, isSafe: request.route.isSafe(request.method), trait)
     }
 
-    /// Bytes of the present body that are sure to come: they hold no further request.
-    var bodyBytesToCome: Int {
-        guard case .nothing = receiving else { return bodyLength.map { $0 - receivedBytes } ?? 0 }
-        return 0
+    /// Bytes of the present body that are sure to come: they hold no further request. Nil where no body's length is
+    /// known.
+    var bodyBytesToCome: Int? {
+        isBetweenRequests ? nil : bodyLength.map { $0 - receivedBytes }
     }
 
     /// The largest body that the route reads; nil where it reads none.

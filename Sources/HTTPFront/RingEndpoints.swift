@@ -113,8 +113,8 @@ package struct RingRequest: Sendable {
         }
         let standbys = message.standbys ?? []
         guard !message.nodes.isEmpty else { throw Malformed(reason: "The ring has no nodes") }
-        guard message.nodes.count + standbys.count <= Limits.ringNodes else {
-            throw Malformed(reason: "The ring has over \(Limits.ringNodes) nodes")
+        guard message.nodes.count + standbys.count <= Ring.nodeLimit else {
+            throw Malformed(reason: "The ring has over \(Ring.nodeLimit) nodes")
         }
         var seats: [Ring.Seat] = []
         for place in message.nodes {

@@ -57,18 +57,15 @@ package protocol OperatorService: Sendable {
     /// The JSON object of `GET /status`.
     func status() async -> ByteBuffer
     /// `POST /peer/<name>`, between the nodes themselves: JSON in, JSON out.
-    func peerCall(_ name: String, _ body: ByteBuffer) async -> PeerCallAnswer
+    func peerCall(_ name: String, _ body: ByteBuffer) async throws(PeerCallError) -> ByteBuffer
 }
 
-/// The answer to a call between nodes.
-package struct PeerCallAnswer: Sendable {
-    package let status: Int
-    package let body: ByteBuffer
-
-    package init(status: Int, body: ByteBuffer) {
-        self.status = status
-        self.body = body
-    }
+/// Why a call between nodes was not answered.
+package enum PeerCallError: Error {
+    case unknownCall
+    case unreadable(String)
+    /// It was begun, and may have had its effect.
+    case failed(String)
 }
 
 /// Where work that takes long is handed to, away from the event loop.

@@ -19,6 +19,9 @@ package struct Ring: Hashable, Sendable {
     /// Ascending by position.
     package let seats: [Seat]
 
+    /// The most nodes that a ring is made for, its standbys among them.
+    package static let nodeLimit = 1000
+
     package static let empty = Ring(sorted: [])
 
     private init(sorted seats: [Seat]) { self.seats = seats }

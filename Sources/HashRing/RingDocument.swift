@@ -51,6 +51,7 @@ package enum RingChange: Hashable, Sendable, Codable {
         switch self {
         case .add(let node, let position):
             if ring.contains(node) { throw .alreadyMember(node, at: ring.positions(of: node)) }
+            if ring.nodes.count >= Ring.nodeLimit { throw .tooManyNodes }
             guard let changed = ring.adding(node, at: position) else {
                 throw .positionTaken(position, by: ring.node(at: position) ?? node)
             }
@@ -100,6 +101,8 @@ package enum RingChangeError: Error, Hashable, Sendable {
     case positionTaken(Position, by: NodeID)
     case unknownNode(NodeID)
     case lastNode(NodeID)
+    /// The ring has `Ring.nodeLimit` nodes.
+    case tooManyNodes
 }
 
 /// How a change ended, kept in the document for whoever asks afterwards.

@@ -59,17 +59,17 @@ struct NodeOperator: OperatorService {
         try await jobWork.forEachPair(body)
     }
 
-    func peerCall(_ name: String, _ body: ByteBuffer) async -> PeerCallAnswer {
+    func peerCall(_ name: String, _ body: ByteBuffer) async throws(PeerCallError) -> ByteBuffer {
+        let answer: ByteBuffer?
         do {
-            guard let answer = try await peerService.answer(name, body) else {
-                return PeerCallAnswer(status: 404, body: ByteBuffer(string: "There is no such call between nodes.\n"))
-            }
-            return PeerCallAnswer(status: 200, body: answer)
+            answer = try await peerService.answer(name, body)
         } catch let error as DecodingError {
-            return PeerCallAnswer(status: 400, body: ByteBuffer(string: "This can't be read: \(error)\n"))
+            throw .unreadable("\(error)")
         } catch {
-            return PeerCallAnswer(status: 503, body: ByteBuffer(string: "\(error)\n"))
+            throw .failed("\(error)")
         }
+        guard let answer else { throw .unknownCall }
+        return answer
     }
 
     // MARK: Status

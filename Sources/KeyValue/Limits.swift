@@ -73,6 +73,4 @@ package enum Limits {
 
     /// A ring document as JSON, in a request or from a peer.
     package static let ringDocumentBytes = 1 << 20
-    /// Nodes in a ring.
-    package static let ringNodes = 1000
 }

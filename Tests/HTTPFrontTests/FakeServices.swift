@@ -141,9 +141,9 @@ actor FakeOperators: OperatorService {
 
     func status() async -> ByteBuffer { ByteBuffer(string: "{\"epoch\":3}") }
 
-    func peerCall(_ name: String, _ body: ByteBuffer) async -> PeerCallAnswer {
-        name == "echo"
-            ? PeerCallAnswer(status: 200, body: body) : PeerCallAnswer(status: 404, body: ByteBuffer(string: "no\n"))
+    func peerCall(_ name: String, _ body: ByteBuffer) async throws(PeerCallError) -> ByteBuffer {
+        guard name == "echo" else { throw .unknownCall }
+        return body
     }
 }
 

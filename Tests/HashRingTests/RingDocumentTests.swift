@@ -81,4 +81,16 @@ struct RingDocumentTests {
         }
         #expect(throws: RingChangeError.lastNode(nodes[0])) { try RingChange.remove(node: nodes[0]).applied(to: one) }
     }
+
+    @Test func fullRing() throws {
+        let seats = try (0..<Ring.nodeLimit).map { number in
+            let node = try #require(NodeID("10.0.\(number / 250).\(number % 250):1"))
+            return Ring.Seat(position: try #require(Position(number)), node: node)
+        }
+        let full = try #require(Ring(seats: seats))
+        let change = RingChange.add(node: try #require(NodeID("10.1.0.1:1")), position: try #require(Position(9000)))
+        #expect(throws: RingChangeError.tooManyNodes) { try change.applied(to: full) }
+        let almost = full.removing(seats[0].node)
+        #expect(try change.applied(to: almost).nodes.count == Ring.nodeLimit)
+    }
 }

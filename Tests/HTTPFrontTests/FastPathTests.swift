@@ -1,0 +1,132 @@
+// SPDX-License-Identifier: Apache-2.0
+
+import HTTPFront
+import NIOCore
+import NIOEmbedded
+import NIOHTTP1
+import Testing
+
+@Suite("The fast path reads what the decoder reads")
+struct FastPathTests {
+    private static let fields = [
+        "Host: kv", "host:kv", "HOST:   kv:5000 ", "User-Agent: wrk/4.1 (x; y)", "Accept: */*", "accept-encoding:gzip",
+        "X-Forwarded-For: 10.0.0.1", "Connection: keep-alive", "connection:  Keep-Alive ", "Connection: close",
+        "Connection: upgrade", "Content-Length: 0", "Content-Length: 3", "Transfer-Encoding: chunked",
+        "Expect: 100-continue", "Upgrade: websocket", "Proxy-Connection: close", "X_Odd: 1", "Empty:", " folded: 1",
+        "X-Tab:\ta", "Space : 1", "X-High: \u{E9}", ": nameless", "Connection: keep-alive, close",
+    ]
+
+    private static func request(_ random: inout SeededGenerator) -> [UInt8] {
+        let target = ["/route?key=a", "/route?", "/route?key=%41&x=1", "/route", "/cache?key=a", "/route?key=a#b"]
+        let verb =
+            Int.random(in: 0..<12, using: &random) == 0
+            ? ["HEAD", "POST", "get", "G"].randomElement(using: &random)! : "GET"
+        let version = Int.random(in: 0..<12, using: &random) == 0 ? "HTTP/1.0" : "HTTP/1.1"
+        var text = "\(verb) \(target.randomElement(using: &random)!) \(version)\r\nHost: kv\r\n"
+        for _ in 0..<Int.random(in: 0...3, using: &random) { text += fields.randomElement(using: &random)! + "\r\n" }
+        var bytes = Array((text + "\r\n").utf8)
+        if Int.random(in: 0..<3, using: &random) == 0 {
+            let place = bytes.indices.randomElement(using: &random)!
+            let odd: [UInt8] = [
+                0, 9, 10, 13, 32, 35, 37, 58, 63, 127, 128, 255, UInt8.random(in: 0...255, using: &random),
+            ]
+            switch Int.random(in: 0..<3, using: &random) {
+            case 0: bytes[place] = odd.randomElement(using: &random)!
+            case 1: bytes.insert(odd.randomElement(using: &random)!, at: place)
+            default: bytes.remove(at: place)
+            }
+        }
+        return bytes
+    }
+
+    /// The parts that the decoder finds in these bytes; nil where it finds an error.
+    private func decoded(_ bytes: some Sequence<UInt8>) -> [HTTPServerRequestPart]? {
+        let channel = EmbeddedChannel(
+            handler: ByteToMessageHandler(HTTPRequestDecoder(leftOverBytesStrategy: .dropBytes)))
+        defer { _ = try? channel.finish(acceptAlreadyClosed: true) }
+        guard (try? channel.writeInbound(ByteBuffer(bytes: bytes))) != nil else { return nil }
+        var parts: [HTTPServerRequestPart] = []
+        while let part = try? channel.readInbound(as: HTTPServerRequestPart.self) { parts.append(part) }
+        return parts
+    }
+
+    @Test("each request that it finds is the decoder's, to the byte", arguments: [1, 2, 3, 4] as [UInt64])
+    func sameRequests(seed: UInt64) throws {
+        var random = SeededGenerator(seed: seed)
+        var found = 0
+        for _ in 0..<20_000 {
+            let bytes = FastPathTests.request(&random)
+            let next = Array("GET /route?key=next HTTP/1.1\r\nHost: kv\r\n\r\n".utf8)
+            guard let (request, length) = (bytes + next).withUnsafeBytes({ FastPath.request(in: $0) }) else { continue }
+            found += 1
+            let text = String(decoding: bytes, as: UTF8.self).debugDescription
+            let parts = try #require(decoded((bytes + next)[..<length]), "\(text)")
+            guard parts.count == 2, case .head(let head) = parts[0], case .end(nil) = parts[1] else {
+                Issue.record("the decoder finds \(parts) in \(text)")
+                continue
+            }
+            #expect(decoded((bytes + next)[..<(length - 1)])?.isEmpty ?? false, "it ends no sooner: \(text)")
+            let reading = HeadReading(head)
+            guard case .take(let wanted) = reading.verdict else {
+                Issue.record("refused: \(text)")
+                continue
+            }
+            #expect(head.method == .GET && head.version == .http1_1)
+            #expect(!reading.closes && !reading.hasBody && !reading.expectsContinue, "\(text)")
+            #expect(
+                request.route == wanted.route && request.method == wanted.method && request.target == wanted.target
+                    && request.pathLength == wanted.pathLength && request.body.readableBytes == 0, "\(text)")
+        }
+        #expect(found > 2000)
+    }
+
+    @Test("the same answers to the same bytes, whether it sees whole requests or single bytes")
+    func sameAnswers() throws {
+        var random = SeededGenerator(seed: 5)
+        for _ in 0..<1500 {
+            var bytes: [UInt8] = []
+            for _ in 0..<Int.random(in: 1...6, using: &random) {
+                switch Int.random(in: 0..<6, using: &random) {
+                case 0:
+                    bytes += Array(postRequest("/route", "key=a&val=\(Int.random(in: 0..<100, using: &random))").utf8)
+                case 1:
+                    let head = "POST /route HTTP/1.1\r\nHost: kv\r\nTransfer-Encoding: chunked\r\n\r\n"
+                    bytes += Array((head + "5\r\nkey=a\r\n7\r\n&val=\n\n\r\n0\r\n\r\n").utf8)
+                case 2: bytes += Array(getRequest("/route?key=a").utf8)
+                default: bytes += FastPathTests.request(&random)
+                }
+            }
+            let whole = try TestConnection()
+            let single = try TestConnection()
+            whole.send(bytes)
+            for byte in bytes { single.send([byte]) }
+            let answers = (sent(by: whole), sent(by: single))
+            let text = String(decoding: bytes, as: UTF8.self).debugDescription
+            #expect(answers.0 == answers.1, "\(text)")
+            #expect(whole.isOpen == single.isOpen, "\(text)")
+        }
+    }
+
+    private func sent(by connection: TestConnection) -> String {
+        var text = ""
+        while let bytes = try? connection.channel.readOutbound(as: ByteBuffer.self) { text += String(buffer: bytes) }
+        return text
+    }
+
+    @Test("nothing of an incomplete request", arguments: [0, 1, 10, 11, 20, 38])
+    func incomplete(_ count: Int) {
+        let bytes = Array("GET /route?key=a HTTP/1.1\r\nHost: kv\r\n\r\n".utf8).prefix(count)
+        #expect(Array(bytes).withUnsafeBytes { FastPath.request(in: $0) } == nil)
+    }
+
+    @Test("a request after a body is not taken for late")
+    func idleAfterABody() throws {
+        let connection = try TestConnection()
+        connection.send("POST /route HTTP/1.1\r\nHost: kv\r\nContent-Length: 11\r\n\r\n")
+        connection.send("key=a&val=b")
+        #expect(connection.answers().map(\.status) == [200])
+        connection.advance(.seconds(7))
+        #expect(connection.ask(getRequest("/route?key=a"))?.text == "b")
+        #expect(connection.answers().isEmpty)
+    }
+}
