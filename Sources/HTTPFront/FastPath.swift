@@ -1,78 +1,118 @@
 // SPDX-License-Identifier: Apache-2.0
 
 private import KeyValue
+package import NIOCore
 
-/// Reads the commonest request straight from the connection's bytes: a whole `GET /route?…` of HTTP/1.1 whose header
-/// fields say nothing that matters here. Whatever is anything else, or incomplete, is left to NIOHTTP1's decoder.
+/// Reads the commonest requests straight from the connection's bytes: a whole `GET /route?…` or `POST /route` of
+/// HTTP/1.1 whose header fields say nothing else that matters here. Whatever is anything else, or incomplete, is left to
+/// NIOHTTP1's decoder.
 ///
 /// The decoder decides what a request is; this knows a subset of its language, in which it finds the same requests with
 /// the same ends (the tests compare the two).
 package enum FastPath {
-    private static let start: StaticString = "GET /route?"
-    private static let version: StaticString = " HTTP/1.1\r\n"
-    private static let pathLength = start.utf8CodeUnitCount - "GET ?".utf8.count
+    private static let path: StaticString = "/route"
+    private static let versionEnd: StaticString = " HTTP/1.1\r\n"
+    /// Of a body's length: so many never overflow.
+    private static let lengthDigits = 1...9
 
-    /// - Parameter bytes: what follows a request's end, or the connection's beginning.
-    /// - Returns: the request at their beginning and its length in bytes; nil where there is none of this kind.
-    package static func request(
-        in bytes: UnsafeRawBufferPointer
-    ) -> (request: FrontRequest, length: Int)? {
-        var reader = Reader(bytes: bytes)
-        guard reader.skip(start) else { return nil }
-        let target = reader.skip(while: isOfTarget)
-        guard target.upperBound - "GET ".utf8.count <= Limits.requestTargetBytes, reader.skip(version) else {
-            return nil
-        }
-        var fields = 0
-        var hosts = 0
-        while !reader.skip("\r\n") {
-            fields += 1
-            let name = reader.skip(while: isOfName)
-            guard !name.isEmpty, fields <= Limits.requestHeaderFields, reader.skip(":") else { return nil }
-            let value = reader.skip(while: isOfValue)
-            guard reader.skip("\r\n") else { return nil }
-            switch name.count {
-            case 4 where reader.holds("host", in: name): hosts += 1
-            case 10 where reader.holds("connection", in: name):
-                guard reader.holds("keep-alive", in: reader.trimmed(value)) else { return nil }
-            case 6 where reader.holds("expect", in: name), 7 where reader.holds("upgrade", in: name),
-                14 where reader.holds("content-length", in: name),
-                16 where reader.holds("proxy-connection", in: name),
-                17 where reader.holds("transfer-encoding", in: name):
+    /// - Parameters:
+    ///   - buffer: what follows a request's end, or the connection's beginning.
+    ///   - bodyLimit: a longer body is left to the decoder's side, in bytes.
+    /// - Returns: the request at its beginning and its length in bytes; nil where there is none of this kind.
+    package static func request(in buffer: ByteBuffer, bodyLimit: Int) -> (request: FrontRequest, length: Int)? {
+        let head = buffer.withUnsafeReadableBytes { Reader(bytes: $0).readHead() }
+        guard var head, head.bodyLength <= min(bodyLimit, buffer.readableBytes - head.length) else { return nil }
+        if head.bodyLength > 0 {
+            guard let body = buffer.getSlice(at: buffer.readerIndex + head.length, length: head.bodyLength) else {
                 return nil
-            default: break
             }
+            head.request.body = body
         }
-        guard hosts == 1, reader.position <= Limits.requestHeaderBytes else { return nil }
-        let path = "GET ".utf8.count..<target.upperBound
-        let request = FrontRequest(
-            route: .pair, method: .get, target: String(decoding: bytes[path], as: UTF8.self), pathLength: pathLength)
-        return (request, reader.position)
+        return (head.request, head.length + head.bodyLength)
     }
 
-    private static func isOfTarget(_ byte: UInt8) -> Bool { byte > 0x20 && byte < 0x7F && byte != UInt8(ascii: "#") }
-
-    private static func isOfValue(_ byte: UInt8) -> Bool { byte >= 0x20 && byte < 0x7F }
-
-    /// Letters, digits and the hyphen, of all that a name may be made of.
-    private static func isOfName(_ byte: UInt8) -> Bool {
-        let lower = byte | 0x20
-        return lower >= UInt8(ascii: "a") && lower <= UInt8(ascii: "z")
-            || byte >= UInt8(ascii: "0") && byte <= UInt8(ascii: "9") || byte == UInt8(ascii: "-")
+    /// The first bytes of a request, up to its body.
+    private struct Head {
+        var request: FrontRequest
+        let length: Int
+        let bodyLength: Int
     }
 
     private struct Reader {
         let bytes: UnsafeRawBufferPointer
-        var position = 0
+        private var position = 0
 
-        mutating func skip(while isTaken: (UInt8) -> Bool) -> Range<Int> {
+        init(bytes: UnsafeRawBufferPointer) { self.bytes = bytes }
+
+        consuming func readHead() -> Head? {
+            let method: Methods
+            if skip("GET ") { method = .get } else if skip("POST ") { method = .post } else { return nil }
+            let targetStart = position
+            guard skip(path) else { return nil }
+            let pathLength = position - targetStart
+            if method == .get {
+                guard skip("?") else { return nil }
+                _ = skip(while: Reader.isOfTarget)
+            }
+            let target = targetStart..<position
+            guard target.count <= Limits.requestTargetBytes, skip(versionEnd), let bodyLength = readFields(of: method)
+            else { return nil }
+            let text = String(decoding: bytes[target], as: UTF8.self)
+            return Head(
+                request: FrontRequest(route: .pair, method: method, target: text, pathLength: pathLength),
+                length: position, bodyLength: bodyLength)
+        }
+
+        /// - Returns: the body's length in bytes; nil where a field says what is to be thought about.
+        private mutating func readFields(of method: Methods) -> Int? {
+            let start = position
+            var count = 0
+            var hosts = 0
+            var bodyLength: Int?
+            while !skip("\r\n") {
+                count += 1
+                let name = skip(while: Reader.isOfName)
+                guard !name.isEmpty, count <= Limits.requestHeaderFields, skip(":") else { return nil }
+                let value = trimmed(skip(while: Reader.isOfValue))
+                guard skip("\r\n") else { return nil }
+                switch name.count {
+                case 4 where holds("host", in: name): hosts += 1
+                case 10 where holds("connection", in: name):
+                    guard holds("keep-alive", in: value) else { return nil }
+                case 14 where holds("content-length", in: name):
+                    guard method == .post, bodyLength == nil, let length = number(in: value) else { return nil }
+                    bodyLength = length
+                case 6 where holds("expect", in: name), 7 where holds("upgrade", in: name),
+                    16 where holds("proxy-connection", in: name), 17 where holds("transfer-encoding", in: name):
+                    return nil
+                default: break
+                }
+            }
+            guard hosts == 1, position - start <= Limits.requestHeaderBytes else { return nil }
+            return method == .get ? 0 : bodyLength
+        }
+
+        private static func isOfTarget(_ byte: UInt8) -> Bool {
+            byte > 0x20 && byte < 0x7F && byte != UInt8(ascii: "#")
+        }
+
+        private static func isOfValue(_ byte: UInt8) -> Bool { byte >= 0x20 && byte < 0x7F }
+
+        /// Letters, digits and the hyphen, of all that a name may be made of.
+        private static func isOfName(_ byte: UInt8) -> Bool {
+            let lower = byte | 0x20
+            return lower >= UInt8(ascii: "a") && lower <= UInt8(ascii: "z")
+                || byte >= UInt8(ascii: "0") && byte <= UInt8(ascii: "9") || byte == UInt8(ascii: "-")
+        }
+
+        private mutating func skip(while isTaken: (UInt8) -> Bool) -> Range<Int> {
             let start = position
             while position < bytes.count, isTaken(bytes[position]) { position += 1 }
             return start..<position
         }
 
         /// Passes over this text; false where something else stands there, or too little.
-        mutating func skip(_ text: StaticString) -> Bool {
+        private mutating func skip(_ text: StaticString) -> Bool {
             let length = text.utf8CodeUnitCount
             guard bytes.count - position >= length else { return false }
             for index in 0..<length where bytes[position + index] != text.utf8Start[index] { return false }
@@ -80,18 +120,30 @@ package enum FastPath {
             return true
         }
 
-        func trimmed(_ range: Range<Int>) -> Range<Int> {
-            var range = range
-            while let first = range.first, bytes[first] == UInt8(ascii: " ") { range.removeFirst() }
-            while let last = range.last, bytes[last] == UInt8(ascii: " ") { range.removeLast() }
-            return range
+        private func trimmed(_ range: Range<Int>) -> Range<Int> {
+            var (start, end) = (range.lowerBound, range.upperBound)
+            while start < end, bytes[start] == UInt8(ascii: " ") { start += 1 }
+            while start < end, bytes[end - 1] == UInt8(ascii: " ") { end -= 1 }
+            return start..<end
         }
 
         /// Whether the range holds this text of lower-case letters, in whatever case.
-        func holds(_ text: StaticString, in range: Range<Int>) -> Bool {
+        private func holds(_ text: StaticString, in range: Range<Int>) -> Bool {
             guard range.count == text.utf8CodeUnitCount else { return false }
-            for (index, place) in range.enumerated() where bytes[place] | 0x20 != text.utf8Start[index] { return false }
+            for index in 0..<range.count
+            where bytes[range.lowerBound + index] | 0x20 != text.utf8Start[index] { return false }
             return true
+        }
+
+        private func number(in range: Range<Int>) -> Int? {
+            guard lengthDigits.contains(range.count) else { return nil }
+            var number = 0
+            for index in range {
+                let digit = Int(bytes[index]) - 0x30
+                guard (0...9).contains(digit) else { return nil }
+                number = 10 * number + digit
+            }
+            return number
         }
     }
 }

@@ -152,9 +152,10 @@ package final class HTTPFrontHandler: ChannelInboundHandler {
         }
     }
 
-    /// A request without a body, which did not need the decoder.
+    /// A request that did not need the decoder.
     func received(whole request: FrontRequest) {
         isReading = true
+        hold(request.body.readableBytes)
         append(request, Trait())
         advance()
     }

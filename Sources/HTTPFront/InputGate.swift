@@ -83,7 +83,7 @@ final class InputGate: ChannelDuplexHandler {
         var bytes = bytes
         isFeeding = true
         while bytes.readableBytes > 0, front.takesInput {
-            if isDecoderIdle, let found = bytes.withUnsafeReadableBytes(FastPath.request(in:)) {
+            if isDecoderIdle, let found = FastPath.request(in: bytes, bodyLimit: front.fastBodyLimit) {
                 bytes.moveReaderIndex(forwardBy: found.length)
                 front.received(whole: found.request)
             } else {

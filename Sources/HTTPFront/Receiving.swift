@@ -150,12 +150,17 @@ extension HTTPFrontHandler {
         isBetweenRequests ? nil : bodyLength.map { $0 - receivedBytes }
     }
 
+    /// The largest body that needs no refusal where it comes with its head.
+    var fastBodyLimit: Int { front.isFull ? 0 : pairBodyLimit }
+
+    /// Percent-encoded, everything may be three times as long.
+    private var pairBodyLimit: Int { 3 * (front.data.itemBytes + Limits.keyBytes) + 1024 }
+
     /// The largest body that the route reads; nil where it reads none.
     private func bodyLimit(of request: FrontRequest) -> Int? {
         guard request.method == .post else { return nil }
         switch request.route {
-        // Percent-encoded, everything may be three times as long.
-        case .pair, .pairHere: return 3 * (front.data.itemBytes + Limits.keyBytes) + 1024
+        case .pair, .pairHere: return pairBodyLimit
         case .ring: return 3 * Limits.ringDocumentBytes
         case .peerBatch: return Limits.peerBodyBytes
         case .peerCall: return 4 * Limits.ringDocumentBytes
