@@ -123,40 +123,40 @@ package struct JobWork: Sendable {
 
     /// One pass over scanned keys, a window of batches at a time.
     private func stream(
-        _ job: RingTransitionStateMachine.Job, _ keys: KeyArena, _ plan: MovePlan, _ stamp: HostStamp,
+        _ job: RingTransitionStateMachine.Job, _ keys: ScannedKeys, _ plan: MovePlan, _ stamp: HostStamp,
         _ memories: [RingTransition.Fence], _ tally: Tally
     ) async throws {
         try await withThrowingTaskGroup(of: Int.self) { group in
             var next = 0
             var underway: Set<Int> = []
-            func begin(_ start: Int) {
-                let end = min(start + Limits.handoffBatchPairs, keys.count)
-                underway.insert(start)
-                group.addTask {
-                    let batch = (start..<end).map { keys[$0] }
-                    try await self.stream(job, batch, plan, stamp, memories, tally)
-                    return start
+            func fillWindow() {
+                while next < keys.count, underway.count < Limits.handoffWindow {
+                    let batch = next..<JobWork.endOfBatch(keys, from: next)
+                    underway.insert(batch.lowerBound)
+                    group.addTask {
+                        try await self.stream(job, batch.map { keys[$0] }, plan, stamp, memories, tally)
+                        return batch.lowerBound
+                    }
+                    next = batch.upperBound
                 }
             }
-            while next < keys.count, underway.count < Limits.handoffWindow {
-                begin(next)
-                next += Limits.handoffBatchPairs
-            }
+            fillWindow()
             while let finished = try await group.next() {
                 underway.remove(finished)
                 // All before the oldest batch under way is done; its first slot may be half done.
-                let oldest = underway.min() ?? min(next, keys.count)
+                let oldest = underway.min() ?? next
                 if oldest > 0 {
                     let reached =
                         oldest < keys.count ? Int(keys[oldest].slot.value) - 1 : Int(keys[oldest - 1].slot.value)
                     if reached >= 0 { await tally.reached(Checkpoint(slot: UInt16(reached), gainers: memories)) }
                 }
-                if next < keys.count {
-                    begin(next)
-                    next += Limits.handoffBatchPairs
-                }
+                fillWindow()
             }
         }
+    }
+
+    private static func endOfBatch(_ keys: ScannedKeys, from start: Int) -> Int {
+        keys.endOfBatch(from: start, keys: Limits.handoffBatchPairs, bytes: Limits.handoffBatchBytes)
     }
 
     private func stream(
@@ -164,48 +164,45 @@ package struct JobWork: Sendable {
         _ memories: [RingTransition.Fence], _ tally: Tally
     ) async throws {
         try Task.checkCancellation()
-        var lacking: [(key: StoredKey, gainers: [NodeID])] = keys.map { ($0, plan.gainers(of: $0.slot, from: node)) }
-        if job == .verify { lacking = try await self.lacking(lacking, stamp, memories) }
-        let gainersOf = Dictionary(lacking.map { ($0.key, $0.gainers) }, uniquingKeysWith: { first, _ in first })
+        var wanting = keys.map { (key: $0, gainers: plan.gainers(of: $0.slot, from: node)) }
+        if job == .verify { wanting = try await lacking(wanting, stamp, memories) }
         var bytes = 0
-        try await forEachRecord(of: lacking.map(\.key), stamp) { records in
-            var batches: [NodeID: [Operation]] = [:]
-            for (key, record) in records {
-                bytes += record.buffer.readableBytes
-                for gainer in gainersOf[key] ?? [] { batches[gainer, default: []].append(.apply(key, record)) }
-            }
-            for (gainer, operations) in batches {
-                for outcome in try await send(operations, to: gainer, stamp, memories) {
-                    guard case .applied = outcome else { throw Failure.remote(gainer, Optional(outcome).asFailure) }
-                }
+        var batches: [NodeID: [Operation]] = [:]
+        for (wanting, record) in zip(wanting, try await records(of: wanting.map(\.key), stamp)) {
+            guard let record else { continue }
+            bytes += record.buffer.readableBytes
+            for gainer in wanting.gainers { batches[gainer, default: []].append(.apply(wanting.key, record)) }
+        }
+        for (gainer, operations) in batches {
+            for outcome in try await send(operations, to: gainer, stamp, memories) {
+                guard case .applied = outcome else { throw Failure.remote(gainer, Optional(outcome).asFailure) }
             }
         }
         try await failpoints.hit("ring.job.\(job.rawValue).batch")
-        await tally.done(pairs: keys.count, moved: lacking.count, bytes: bytes)
+        await tally.done(pairs: keys.count, moved: wanting.count, bytes: bytes)
     }
 
-    /// Those of which some gainer has an older version, or none.
+    /// Those of which some gainer has an older version, or none, with these gainers alone.
     private func lacking(
         _ entries: [(key: StoredKey, gainers: [NodeID])], _ stamp: HostStamp, _ memories: [RingTransition.Fence]
     ) async throws -> [(key: StoredKey, gainers: [NodeID])] {
-        let outcomes = try await here(entries.map { .readVersion($0.key) }, stamp)
-        var versions: [StoredKey: Version] = [:]
-        for (entry, outcome) in zip(entries, outcomes) {
+        var versions: [Version] = []
+        for outcome in try await here(entries.map { .readVersion($0.key) }, stamp) {
             guard case .version(let version) = outcome else { throw Failure.local(Optional(outcome).asFailure) }
-            versions[entry.key] = version
+            versions.append(version)
         }
-        var lacking: [StoredKey: [NodeID]] = [:]
+        var lacking = entries.map { (key: $0.key, gainers: [NodeID]()) }
         for gainer in Set(entries.flatMap(\.gainers)) {
-            let asked = entries.filter { $0.gainers.contains(gainer) }.map(\.key)
-            let answers = try await send(asked.map { .readVersion($0) }, to: gainer, stamp, memories)
-            for (key, answer) in zip(asked, answers) {
+            let asked = entries.indices.filter { entries[$0].gainers.contains(gainer) }
+            let answers = try await send(asked.map { .readVersion(entries[$0].key) }, to: gainer, stamp, memories)
+            for (index, answer) in zip(asked, answers) {
                 guard case .version(let theirs) = answer else {
                     throw Failure.remote(gainer, Optional(answer).asFailure)
                 }
-                if theirs < versions[key] ?? .none { lacking[key, default: []].append(gainer) }
+                if theirs < versions[index] { lacking[index].gainers.append(gainer) }
             }
         }
-        return entries.compactMap { entry in lacking[entry.key].map { (entry.key, $0) } }
+        return lacking.filter { !$0.gainers.isEmpty }
     }
 
     private func generations(of gainers: [NodeID], _ stamp: HostStamp) async throws -> [RingTransition.Fence] {
@@ -251,11 +248,11 @@ package struct JobWork: Sendable {
 
     /// Deletes while this host stands on the stamp: each chunk counts as an operation of its epoch, so that no newer
     /// document is adopted in the middle of it.
-    private func delete(_ keys: KeyArena, _ stamp: HostStamp, _ tally: Tally) async throws {
+    private func delete(_ keys: ScannedKeys, _ stamp: HostStamp, _ tally: Tally) async throws {
         var start = 0
         while start < keys.count {
             try Task.checkCancellation()
-            let end = min(start + Limits.handoffBatchPairs * 4, keys.count)
+            let end = min(start + Limits.deletedAtOnce, keys.count)
             try await whileStanding(on: stamp) { try await bulkDelete.delete(keys, in: start..<end) }
             try await failpoints.hit("ring.job.clean.batch")
             await tally.done(pairs: end - start, moved: end - start, bytes: 0)
@@ -293,17 +290,15 @@ package struct JobWork: Sendable {
             let scan = try await scanner.scan { $0.value >= from }
             var start = 0
             while start < scan.keys.count {
-                let end = min(start + Limits.handoffBatchPairs, scan.keys.count)
-                try await forEachRecord(of: (start..<end).map { scan.keys[$0] }, stamp) { records in
-                    try await body(
-                        records.compactMap { key, record in
-                            guard !record.isTombstone,
-                                let name = record.keyInside.flatMap({ Key(Array($0.readableBytesView)) })
-                                    ?? key.clientKey
-                            else { return nil }
-                            return (name, record.value)
-                        })
-                }
+                let end = JobWork.endOfBatch(scan.keys, from: start)
+                let keys = (start..<end).map { scan.keys[$0] }
+                try await body(
+                    zip(keys, try await records(of: keys, stamp)).compactMap { key, record in
+                        guard let record, !record.isTombstone,
+                            let name = record.keyInside.flatMap({ Key(Array($0.readableBytesView)) }) ?? key.clientKey
+                        else { return nil }
+                        return (name, record.value)
+                    })
                 start = end
             }
             guard let last = scan.coveredThrough else { break }
@@ -313,26 +308,11 @@ package struct JobWork: Sendable {
 
     // MARK: This host's pairs
 
-    /// Reads these pairs, few at a time where they are large; those that are gone since the scan are left out.
-    private func forEachRecord(
-        of keys: [StoredKey], _ stamp: HostStamp, _ body: ([(key: StoredKey, record: Envelope)]) async throws -> Void
-    ) async throws {
-        var start = 0
-        var count = 16
-        while start < keys.count {
-            let slice = keys[start..<min(start + count, keys.count)]
-            var records: [(key: StoredKey, record: Envelope)] = []
-            var bytes = 0
-            for (key, outcome) in zip(slice, try await here(slice.map { .read($0) }, stamp)) {
-                guard case .record(let record) = outcome else { throw Failure.local(Optional(outcome).asFailure) }
-                guard let record else { continue }
-                bytes += record.buffer.readableBytes
-                records.append((key, record))
-            }
-            try await body(records)
-            start += slice.count
-            let average = max(bytes / max(records.count, 1), 1)
-            count = min(max(Limits.handoffBatchBytes / average, 1), Limits.handoffBatchPairs)
+    /// A record for each key; nil for those that are gone since the scan.
+    private func records(of keys: [StoredKey], _ stamp: HostStamp) async throws -> [Envelope?] {
+        try await here(keys.map { .read($0) }, stamp).map { outcome in
+            guard case .record(let record) = outcome else { throw Failure.local(Optional(outcome).asFailure) }
+            return record
         }
     }
 

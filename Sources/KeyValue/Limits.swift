@@ -66,10 +66,12 @@ package enum Limits {
     package static let scanSilenceSeconds = 600
     /// Pairs in one hand-off batch.
     package static let handoffBatchPairs = 256
-    /// Bytes of values in one hand-off batch, after which it is closed.
+    /// Bytes of the items in one hand-off batch, as the scan found them; one may be larger by itself.
     package static let handoffBatchBytes = 1 << 20
     /// Hand-off batches under way at once.
     package static let handoffWindow = 4
+    /// Pairs that are deleted before this host may take up a newer ring.
+    package static let deletedAtOnce = 4096
 
     /// A ring document as JSON, in a request or from a peer.
     package static let ringDocumentBytes = 1 << 20

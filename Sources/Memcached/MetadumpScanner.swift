@@ -13,7 +13,7 @@ internal import KeyValue
 package struct MetadumpScanner: Sendable {
     package struct Scan: Sendable {
         /// Sorted by slot.
-        package let keys: KeyArena
+        package let keys: ScannedKeys
         /// The last slot that `keys` is complete for; nil where it is complete. Scan again for those behind it.
         package let coveredThrough: Slot?
     }
@@ -104,7 +104,7 @@ struct MetadumpReader {
     private let wanted: [Bool]
     private let maximumKeys: Int
     private let maximumBytes: Int
-    private var keys = KeyArena()
+    private var keys = ScannedKeys()
     private var slots: [UInt16] = []
     /// Keys of slots above this are left out, for there are too many.
     private var lastSlot = UInt16(Slot.count - 1)
@@ -146,11 +146,13 @@ struct MetadumpReader {
             let name = line[4...].prefix { $0 != UInt8(ascii: " ") }
             // Not a pair's (control keys), or one of the others.
             guard name.first == UInt8(ascii: "d") else { return }
-            guard let token = token(in: line[name.endIndex...]) else {
+            let fields = line[name.endIndex...]
+            guard let token = number(behind: " cas=", in: fields), let size = number(behind: " size=", in: fields)
+            else {
                 state = .failed(String(decoding: line.prefix(80), as: UTF8.self))
                 return
             }
-            append(name, token)
+            append(name, token: token, size: UInt32(clamping: size))
         } else if line.starts(with: "END".utf8) {
             state = .ended
         } else if line.starts(with: "BUSY".utf8) {
@@ -160,20 +162,18 @@ struct MetadumpReader {
         }
     }
 
-    /// The number behind ` cas=`.
-    private func token(in fields: Slice<UnsafeRawBufferPointer>) -> UInt64? {
+    private func number(behind name: StaticString, in fields: Slice<UnsafeRawBufferPointer>) -> UInt64? {
+        let length = name.utf8CodeUnitCount
         var index = fields.startIndex
-        while index + 5 <= fields.endIndex {
-            guard fields[index] == UInt8(ascii: " ") else {
-                index += 1
-                continue
-            }
-            guard fields[index..<index + 5].elementsEqual(" cas=".utf8) else {
+        while index + length < fields.endIndex {
+            var matching = 0
+            while matching < length, fields[index + matching] == name.utf8Start[matching] { matching += 1 }
+            guard matching == length else {
                 index += 1
                 continue
             }
             var number: UInt64 = 0
-            for byte in fields[(index + 5)...] {
+            for byte in fields[(index + length)...] {
                 guard (0x30...0x39).contains(byte) else { break }
                 number = number &* 10 &+ UInt64(byte - 0x30)
             }
@@ -182,7 +182,7 @@ struct MetadumpReader {
         return nil
     }
 
-    private mutating func append(_ name: Slice<UnsafeRawBufferPointer>, _ token: UInt64) {
+    private mutating func append(_ name: Slice<UnsafeRawBufferPointer>, token: UInt64, size: UInt32) {
         decoded.removeAll(keepingCapacity: true)
         var index = name.startIndex
         while index < name.endIndex {
@@ -200,31 +200,26 @@ struct MetadumpReader {
         guard let slot = StoredKey.slot(of: decoded), slot.value <= lastSlot, wanted[Int(slot.value)],
             StoredKey(stored: decoded) != nil
         else { return }
-        keys.append(decoded, token: token)
+        keys.append(decoded, token: token, size: size)
         slots.append(slot.value)
-        if keys.count > maximumKeys || keys.bytes.count > maximumBytes { leaveOutHighSlots() }
+        if keys.count > maximumKeys || keys.keyBytes > maximumBytes { leaveOutHighSlots() }
     }
 
     /// Halves what is held, whole slots at a time; at least one slot stays.
     private mutating func leaveOutHighSlots() {
         var counts = [Int](repeating: 0, count: Slot.count)
         for slot in slots { counts[Int(slot)] += 1 }
-        var kept = 0
+        var sum = 0
         var last: UInt16?
         for slot in 0..<Slot.count where counts[slot] > 0 {
-            if last != nil, kept + counts[slot] > slots.count / 2 { break }
-            kept += counts[slot]
+            if last != nil, sum + counts[slot] > slots.count / 2 { break }
+            sum += counts[slot]
             last = UInt16(slot)
         }
-        guard let last, last < lastSlot, kept < slots.count else { return }
+        guard let last, last < lastSlot, sum < slots.count else { return }
         lastSlot = last
-        var fewer = KeyArena()
-        var fewerSlots: [UInt16] = []
-        for (index, slot) in slots.enumerated() where slot <= last {
-            fewer.append(keys.bytes[keys.range(of: index)], token: keys.token(of: index))
-            fewerSlots.append(slot)
-        }
-        (keys, slots) = (fewer, fewerSlots)
+        let kept = slots.indices.filter { slots[$0] <= last }
+        (keys, slots) = (keys.picking(kept), kept.map { slots[$0] })
     }
 
     /// All that was taken in, by slot (a counting sort).
@@ -237,11 +232,8 @@ struct MetadumpReader {
             order[starts[Int(slot)]] = index
             starts[Int(slot)] += 1
         }
-        var result = KeyArena()
-        result.reserve(keys: slots.count, bytes: keys.bytes.count)
-        for index in order { result.append(keys.bytes[keys.range(of: index)], token: keys.token(of: index)) }
         let isComplete = lastSlot == UInt16(Slot.count - 1)
-        return MetadumpScanner.Scan(keys: result, coveredThrough: isComplete ? nil : Slot(Int(lastSlot)))
+        return MetadumpScanner.Scan(keys: keys.picking(order), coveredThrough: isComplete ? nil : Slot(Int(lastSlot)))
     }
 
     private func hexValue(_ byte: UInt8) -> UInt8? {

@@ -21,7 +21,10 @@ struct FakeStore: Sendable {
             return command.keys.flatMap { valueBlock($0, isWithToken: isWithToken) } + Array("END\r\n".utf8)
         case "set", "add", "replace", "cas": return line(store(command))
         case "delete": return line(items.removeValue(forKey: command.keys.first ?? "") == nil ? "NOT_FOUND" : "DELETED")
-        case "md": return line(metaDelete(command))
+        case "md":
+            let answer = metaDelete(command)
+            let isSilent = command.words.contains("q") && ["HD", "NF"].contains(answer)
+            return isSilent ? [] : line(answer)
         case "version": return line("VERSION 1.6.18")
         case "mn": return line("MN")
         case "stats": return statistics(command)

@@ -1,0 +1,59 @@
+// SPDX-License-Identifier: Apache-2.0
+
+package import KeyValue
+
+/// The stored keys that a scan has found, with what it found each item to be.
+package struct ScannedKeys: Sendable {
+    private var arena = KeyArena()
+    private var tokens: [UInt64] = []
+    private var sizes: [UInt32] = []
+
+    package init() {}
+
+    package var count: Int { arena.count }
+
+    /// Bytes of the keys alone.
+    var keyBytes: Int { arena.bytes.count }
+
+    package subscript(index: Int) -> StoredKey {
+        guard let key = StoredKey(stored: Array(name(of: index))) else {
+            preconditionFailure("a scan hands on stored keys only")
+        }
+        return key
+    }
+
+    func name(of index: Int) -> ArraySlice<UInt8> { arena.bytes[arena.range(of: index)] }
+
+    /// The item's cas token.
+    func token(of index: Int) -> UInt64 { tokens[index] }
+
+    /// Where a batch ends that begins with this key: after so many keys, or once their items have so many bytes, but not
+    /// before the first.
+    package func endOfBatch(from start: Int, keys: Int, bytes: Int) -> Int {
+        var end = start
+        var sum = 0
+        while end < count, end - start < keys {
+            sum += Int(sizes[end])
+            if sum > bytes, end > start { break }
+            end += 1
+        }
+        return end
+    }
+
+    /// - Parameter size: of the whole item, in bytes.
+    mutating func append(_ key: some Collection<UInt8>, token: UInt64, size: UInt32) {
+        arena.append(key)
+        tokens.append(token)
+        sizes.append(size)
+    }
+
+    /// These keys, in this order.
+    func picking(_ indices: some Collection<Int>) -> ScannedKeys {
+        var picked = ScannedKeys()
+        picked.arena.reserve(keys: indices.count, bytes: keyBytes)
+        picked.tokens.reserveCapacity(indices.count)
+        picked.sizes.reserveCapacity(indices.count)
+        for index in indices { picked.append(name(of: index), token: tokens[index], size: sizes[index]) }
+        return picked
+    }
+}
