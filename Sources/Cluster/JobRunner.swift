@@ -43,6 +43,8 @@ package actor JobRunner {
         var beatMilliseconds: Int64
         var progress: JobProgress
         var checkpoint: JobWork.Checkpoint?
+        /// Of a copy: what it has copied once it is done. Of the verifying that follows: what that copy has copied.
+        var copied: JobWork.Copied?
         var report: RingTransitionStateMachine.JobReport?
         var error: String?
 
@@ -74,24 +76,39 @@ package actor JobRunner {
         }
         let held = try await read()
         var checkpoint: JobWork.Checkpoint?
+        var copied: JobWork.Copied?
+        if let (record, _) = held, record.changeID == request.changeID, record.generation == generation,
+            request.job == .verify, record.job != .clean
+        {
+            copied = record.copied
+        }
         if let (record, _) = held, record.isSame(request), record.generation == generation {
             switch record.state {
             case .done, .overtaken: return answer(record)
             case .running where nowMilliseconds() - record.beatMilliseconds < JobRunner.silenceMilliseconds:
                 return answer(record)
             case .failed where nowMilliseconds() - record.beatMilliseconds < 200: return answer(record)
-            case .running, .failed: checkpoint = record.checkpoint
+            case .running, .failed:
+                checkpoint = record.checkpoint
+                // Where a copy goes on from a checkpoint, what it copied was listed when it first began.
+                if checkpoint != nil { copied = record.copied }
             }
         }
-        let record = Record(
+        var record = Record(
             changeID: request.changeID, job: request.job, epoch: document.epoch, generation: generation,
             run: String(UInt64.random(in: .min ... .max), radix: 16), state: .running,
-            beatMilliseconds: nowMilliseconds(), progress: JobProgress(), checkpoint: checkpoint)
+            beatMilliseconds: nowMilliseconds(), progress: JobProgress(), checkpoint: checkpoint,
+            copied: copied)
         guard try await write(record, replacing: held?.token) else {
             // Another worker was quicker.
             return PeerMessage.JobAnswer(state: .running, progress: JobProgress())
         }
-        let isStarted = with.start { [self] in await run(record, document) }
+        if record.job == .copy, record.copied == nil, let (mine, token) = try await read(), mine.run == record.run {
+            // Before anything is listed: whatever is stored from now on has a higher one.
+            record.copied = JobWork.Copied(through: token.cas)
+        }
+        let initial = record
+        let isStarted = with.start { [self] in await run(initial, document) }
         if !isStarted {
             var abandoned = record
             abandoned.state = .failed
@@ -114,7 +131,8 @@ package actor JobRunner {
             group.addTask { [with] in
                 do {
                     return .success(
-                        try await with.work.perform(initial.job, document, generation: initial.generation, tally))
+                        try await with.work.perform(
+                            initial.job, document, generation: initial.generation, copied: initial.copied, tally))
                 } catch {
                     return .failure(error)
                 }
@@ -146,6 +164,7 @@ package actor JobRunner {
         case .success(let report):
             record.state = .done
             record.report = report
+            if record.job == .copy { record.copied?.gainers = report.gainers }
             with.logger.info(
                 "this node's part is done",
                 metadata: [

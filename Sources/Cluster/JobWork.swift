@@ -26,6 +26,13 @@ package struct JobWork: Sendable {
         package let gainers: [RingTransition.Fence]
     }
 
+    /// What has been copied, as it was: all pairs of this host whose cas token is not above this number.
+    package struct Copied: Codable, Sendable, Hashable {
+        package let through: UInt64
+        /// The memories that hold it; none while it is being copied.
+        package var gainers: [RingTransition.Fence] = []
+    }
+
     /// Counts while the work goes on.
     actor Tally {
         private var progress = JobProgress()
@@ -82,8 +89,10 @@ package struct JobWork: Sendable {
         return Int64(time.tv_sec) * 1000 + Int64(time.tv_nsec) / 1_000_000
     }
 
+    /// - Parameter copied: what need not be verified, in these memories.
     func perform(
-        _ job: RingTransitionStateMachine.Job, _ document: RingDocument, generation: Generation, _ tally: Tally
+        _ job: RingTransitionStateMachine.Job, _ document: RingDocument, generation: Generation, copied: Copied?,
+        _ tally: Tally
     ) async throws -> RingTransitionStateMachine.JobReport {
         let stamp = HostStamp(epoch: document.epoch, generation: generation)
         switch job {
@@ -93,7 +102,7 @@ package struct JobWork: Sendable {
         case .copy, .verify:
             guard let transition = document.transition else { throw Failure.overtaken }
             let plan = MovePlan(transition, replicas: document.replicas)
-            let gainers = try await stream(job, plan, stamp, tally)
+            let gainers = try await stream(job, plan, stamp, copied, tally)
             return .init(generation: generation, gainers: gainers)
         }
     }
@@ -102,16 +111,19 @@ package struct JobWork: Sendable {
 
     /// Sends what gainers lack; returns the memories on which they hold it now.
     private func stream(
-        _ job: RingTransitionStateMachine.Job, _ plan: MovePlan, _ stamp: HostStamp, _ tally: Tally
+        _ job: RingTransitionStateMachine.Job, _ plan: MovePlan, _ stamp: HostStamp, _ copied: Copied?,
+        _ tally: Tally
     ) async throws -> [RingTransition.Fence] {
         let gainers = Set(plan.moves.filter { $0.losers.contains(node) }.flatMap(\.gainers)).sorted()
         let memories = try await generations(of: gainers, stamp)
         var lowest = 0
         if let checkpoint = await tally.checkpoint, checkpoint.gainers == memories { lowest = Int(checkpoint.slot) + 1 }
         let moving = Set(plan.moves.filter { $0.losers.contains(node) }.flatMap { $0.slots })
+        // What was not stored again since it was copied is where it was copied to.
+        let known = job == .verify && copied?.gainers == memories ? copied?.through : nil
         while lowest < Slot.count {
             let from = UInt16(lowest)
-            let scan = try await scanner.scan { $0.value >= from && moving.contains($0.value) }
+            let scan = try await scanner.scan(newerThan: known) { $0.value >= from && moving.contains($0.value) }
             await tally.found(scan.keys.count)
             try await stream(job, scan.keys, plan, stamp, memories, tally)
             guard let last = scan.coveredThrough else { break }

@@ -34,7 +34,8 @@ package final class ControlStore: Sendable {
     /// Which state of a value was read, for `compareAndSwap`. Good as long as the connection on which it was read.
     package struct Token: Hashable, Sendable {
         let connectionNumber: Int
-        let cas: UInt64
+        /// memcached's number for the state: above those of all items that were stored before it in this memory.
+        package let cas: UInt64
     }
 
     package struct Value: Sendable {

@@ -42,29 +42,37 @@ package struct MetadumpScanner: Sendable {
     }
 
     /// The keys of those slots that the predicate takes.
-    package func scan(_ isWanted: @escaping @Sendable (Slot) -> Bool) async throws -> Scan {
+    /// - Parameter token: only those stored after the item that had this cas token.
+    package func scan(
+        newerThan token: UInt64? = nil, _ isWanted: @escaping @Sendable (Slot) -> Bool
+    ) async throws -> Scan {
         for _ in 0..<MetadumpScanner.busyTries {
-            if let scan = try await dump(isWanted) { return scan }
+            if let scan = try await dump(newerThan: token, isWanted) { return scan }
             try await Task.sleep(for: MetadumpScanner.busyPause)
         }
         throw MemcachedError.unavailable("memcached is busy with other dumps")
     }
 
     /// Nil where memcached is busy with another dump.
-    private func dump(_ isWanted: @escaping @Sendable (Slot) -> Bool) async throws -> Scan? {
+    private func dump(
+        newerThan token: UInt64?, _ isWanted: @escaping @Sendable (Slot) -> Bool
+    ) async throws -> Scan? {
         try await withCheckedThrowingContinuation { continuation in
             OwnThread.start(named: "scan") {
-                continuation.resume(with: Result { try dumpHere(isWanted) })
+                continuation.resume(with: Result { try dumpHere(newerThan: token, isWanted) })
             }
         }
     }
 
-    private func dumpHere(_ isWanted: (Slot) -> Bool) throws(MemcachedError) -> Scan? {
+    private func dumpHere(
+        newerThan token: UInt64?, _ isWanted: (Slot) -> Bool
+    ) throws(MemcachedError) -> Scan? {
         var connection = try TextConnection(
             endpoint, timeoutMilliseconds: MetadumpScanner.silenceMilliseconds)
         try connection.send("lru_crawler metadump hash\r\n".utf8)
         var reader = MetadumpReader(
-            wanted: Slot.all.map(isWanted), maximumKeys: limits.keys, maximumBytes: limits.bytes)
+            wanted: Slot.all.map(isWanted), newerThan: token ?? 0, maximumKeys: limits.keys,
+            maximumBytes: limits.bytes)
         var silences = 0
         while reader.state == .reading {
             do throws(MemcachedError) {
@@ -102,6 +110,7 @@ struct MetadumpReader {
 
     private(set) var state = State.reading
     private let wanted: [Bool]
+    private let oldToken: UInt64
     private let maximumKeys: Int
     private let maximumBytes: Int
     private var keys = ScannedKeys()
@@ -115,8 +124,10 @@ struct MetadumpReader {
     /// The longest line of a dump: a key of 250 bytes, each as three, and some numbers.
     private static let lineBytes = 4096
 
-    init(wanted: [Bool], maximumKeys: Int, maximumBytes: Int) {
+    /// - Parameter token: items whose cas token is not above it are left out.
+    init(wanted: [Bool], newerThan token: UInt64, maximumKeys: Int, maximumBytes: Int) {
         self.wanted = wanted
+        self.oldToken = token
         self.maximumKeys = maximumKeys
         self.maximumBytes = maximumBytes
     }
@@ -152,7 +163,7 @@ struct MetadumpReader {
                 state = .failed(String(decoding: line.prefix(80), as: UTF8.self))
                 return
             }
-            append(name, token: token, size: UInt32(clamping: size))
+            if token > oldToken { append(name, token: token, size: UInt32(clamping: size)) }
         } else if line.starts(with: "END".utf8) {
             state = .ended
         } else if line.starts(with: "BUSY".utf8) {

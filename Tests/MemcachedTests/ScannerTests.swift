@@ -220,6 +220,32 @@ extension MemcachedTests {
             }
         }
 
+        @Test func onlyWhatWasStoredSince() async throws {
+            try await Rig.withRealMemcached { memcached, rig in
+                let pairs = Pair.numbered(0..<100)
+                _ = await rig.perform(pairs.map { .stamp($0.key, $0.envelope("before")) })
+                #expect(try await rig.control.add("mark", [1]))
+                let mark = try #require(try await rig.control.get("mark")).token.cas
+                #expect(try await scanner(memcached).scan(newerThan: mark) { _ in true }.keys.count == 0)
+                _ = await rig.perform(pairs[..<30].map { .stamp($0.key, $0.envelope("after")) })
+                let since = try await scanner(memcached).scan(newerThan: mark) { _ in true }
+                #expect(names(since).sorted() == pairs[..<30].map(\.stored).sorted())
+            }
+        }
+
+        @Test func batchesAreCutByTheItemsSizes() async throws {
+            try await Rig.withRealMemcached { memcached, rig in
+                let pairs = Pair.numbered(0..<20)
+                _ = await rig.perform(
+                    pairs.map { .stamp($0.key, $0.envelope(String(repeating: "v", count: 10_000))) })
+                let keys = try await scanner(memcached).scan { _ in true }.keys
+                #expect(keys.endOfBatch(from: 0, keys: 5, bytes: 1 << 20) == 5)
+                #expect(keys.endOfBatch(from: 18, keys: 5, bytes: 1 << 20) == 20)
+                #expect(keys.endOfBatch(from: 3, keys: 20, bytes: 35_000) == 6)
+                #expect(keys.endOfBatch(from: 3, keys: 20, bytes: 1) == 4, "one at least")
+            }
+        }
+
         @Test(arguments: [FakeFault.Kind.cut, .close, .silence, .line("ERROR"), .line("SERVER_ERROR x")])
         func brokenDeleteFails(kind: FakeFault.Kind) async throws {
             try await Rig.withFakeMemcached { fake, _ in

@@ -33,6 +33,13 @@ final class Memory {
         var report: RingTransitionStateMachine.JobReport?
         var beat: Int
         var checkpoint: (slot: UInt16, gainers: [RingTransition.Fence])?
+        var copied: Copied?
+    }
+
+    /// See `JobWork.Copied`.
+    struct Copied {
+        let through: Int
+        var gainers: [RingTransition.Fence] = []
     }
 
     var stamp: Stamp?
@@ -44,7 +51,7 @@ final class Memory {
     var choresLease: (process: Int, until: Int)?
     /// Stored by a write that had been given up when the ring moved on: after the clean-up, nobody looks for these.
     var stray: Set<StoredKey> = []
-    private var tokens = 0
+    private(set) var tokens = 0
 
     /// `cas`, or `add` where no token is given.
     /// - Returns: whether it was stored.

@@ -5,7 +5,7 @@ import Testing
 /// Each planted mistake is noticed within a bounded number of seeds: without this, a simulation that finds nothing
 /// would prove nothing.
 @Suite(.serialized) struct MutantTests {
-    private static let mostSeeds: UInt64 = 3000
+    private static let mostSeeds: UInt64 = 20_000
 
     @Test(arguments: Mutant.allCases)
     func isCaught(_ mutant: Mutant) {

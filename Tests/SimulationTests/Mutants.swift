@@ -9,6 +9,8 @@ enum Mutant: String, CaseIterable, Sendable {
     case noWriteBack
     /// Verifying finds nothing to do.
     case noVerify
+    /// What copying has covered is noted when it ends, not when it begins.
+    case notesCopiedLate
     /// Copying finds nothing to do, and neither does verifying.
     case noCopy
     /// A host says that it has adopted a document as soon as it has it on record.

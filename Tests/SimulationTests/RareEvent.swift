@@ -23,6 +23,7 @@ enum RareEvent: String, CaseIterable, Sendable {
     case lostRace = "a cas loses its race"
     case keptVersion = "a write keeps its version under a newer ring"
     case wroteBack = "a crossing read writes back"
+    case verifySkipped = "verifying skips what was copied"
     case verifyFoundLack = "verifying finds what the gainer lacks"
     case jobTakenOver = "a job is taken over"
     case jobResumed = "a job goes on from its checkpoint"

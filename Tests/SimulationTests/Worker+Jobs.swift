@@ -31,6 +31,12 @@ extension Worker {
     ) -> JobAnswer {
         guard known.epoch == document.epoch else { return JobAnswer(state: .overtaken) }
         var checkpoint: (slot: UInt16, gainers: [RingTransition.Fence])?
+        var copied: Memory.Copied?
+        if let record = memory.job, record.changeID == changeID, record.generation == stamp.generation,
+            job == .verify, record.job != .clean
+        {
+            copied = record.copied
+        }
         if let record = memory.job, record.changeID == changeID, record.job == job, record.epoch == document.epoch,
             record.generation == stamp.generation
         {
@@ -43,14 +49,17 @@ extension Worker {
                 world.reached(.jobTakenOver)
             }
             checkpoint = record.checkpoint
+            if checkpoint != nil { copied = record.copied }
         }
+        if job == .copy, copied == nil { copied = Memory.Copied(through: memory.tokens) }
         let run = world.nextName()
         memory.job = Memory.JobRecord(
             changeID: changeID, job: job, epoch: document.epoch, generation: stamp.generation, run: run,
-            beat: world.now, checkpoint: checkpoint)
+            beat: world.now, checkpoint: checkpoint, copied: copied)
         after(50) {
-            JobRun(self, job, known, Stamp(epoch: document.epoch, generation: stamp.generation), run, checkpoint)
-                .begin()
+            JobRun(
+                self, job, known, Stamp(epoch: document.epoch, generation: stamp.generation), run, checkpoint, copied
+            ).begin()
         }
         return JobAnswer(state: .running)
     }
@@ -64,13 +73,14 @@ private final class JobRun {
     private let stamp: Stamp
     private let name: String
     private let checkpoint: (slot: UInt16, gainers: [RingTransition.Fence])?
+    private let copied: Memory.Copied?
     private var memories: [RingTransition.Fence] = []
     private var gainers: [NodeID] = []
     private var isOver = false
 
     init(
         _ worker: Worker, _ job: Worker.Job, _ document: RingDocument, _ stamp: Stamp, _ name: String,
-        _ checkpoint: (slot: UInt16, gainers: [RingTransition.Fence])?
+        _ checkpoint: (slot: UInt16, gainers: [RingTransition.Fence])?, _ copied: Memory.Copied?
     ) {
         self.worker = worker
         self.world = worker.world
@@ -79,6 +89,7 @@ private final class JobRun {
         self.stamp = stamp
         self.name = name
         self.checkpoint = checkpoint
+        self.copied = copied
     }
 
     func begin() {
@@ -98,8 +109,13 @@ private final class JobRun {
                 self.world.reached(.jobResumed)
             }
             let isIdle = self.world.has(.noCopy) || (self.job == .verify && self.world.has(.noVerify))
-            self.scan {
-                $0.filter { !isIdle && Int($0.slot.value) >= lowest && moving.contains($0) }
+            let known = self.job == .verify && self.copied?.gainers == memories ? self.copied?.through ?? 0 : 0
+            if known > 0 { self.world.reached(.verifySkipped) }
+            self.scan { keys, memory in
+                keys.filter {
+                    !isIdle && Int($0.slot.value) >= lowest && moving.contains($0)
+                        && memory.pairs[$0].map { $0.token > known } ?? false
+                }
             } then: { keys in
                 self.stream(keys.sorted { $0.slot < $1.slot })
             }
@@ -139,16 +155,21 @@ private final class JobRun {
         _ = updateRecord {
             $0.beat = world.now
             $0.report = report
+            if job == .copy, let report {
+                let isLate = world.has(.notesCopiedLate)
+                let through = isLate ? worker.host.memory.tokens : $0.copied?.through ?? 0
+                $0.copied = Memory.Copied(through: through, gainers: report.gainers)
+            }
             if report == nil { $0.failedAt = world.now }
         }
     }
 
     private func scan(
-        _ choose: @escaping ([StoredKey]) -> [StoredKey], then body: @escaping ([StoredKey]) -> Void
+        _ choose: @escaping ([StoredKey], Memory) -> [StoredKey], then body: @escaping ([StoredKey]) -> Void
     ) {
         worker.host.atMemory(world.random.pick(500...5000), broken: { self.worker.after(10) { self.end(nil) } }) {
             memory in
-            let keys = choose(self.world.options.keys.filter { memory.pairs[$0] != nil })
+            let keys = choose(self.world.options.keys.filter { memory.pairs[$0] != nil }, memory)
             self.worker.after(200) { body(keys) }
         }
     }
@@ -227,8 +248,8 @@ private final class JobRun {
 
     private func clean() {
         let table = world.routes.table(document)
-        scan {
-            $0.filter { !table[$0.slot].involves(self.worker.node) }
+        scan { keys, _ in
+            keys.filter { !table[$0.slot].involves(self.worker.node) }
         } then: {
             let found = self.worker.host.memory.pairs
             self.delete($0.sorted { $0.slot < $1.slot }.compactMap { key in found[key].map { (key, $0.token) } })
