@@ -7,7 +7,8 @@
 package struct RingTransition: Hashable, Sendable, Codable {
     /// The rungs. Entered and left in this order: copying → crossing → settling → cleaning; an abort climbs
     /// copying → cleaning or copying → crossing → retreating → cleaning. A gainer that lost its memory while settling
-    /// sends the change back to crossing.
+    /// sends the change back to crossing; one that lost it while it was verified makes all cross again, under a new
+    /// epoch.
     package enum Step: String, Hashable, Sendable, Codable, CaseIterable {
         /// Writes of moving slots go to both sides, reads ask the old one; losers stream their pairs.
         case copying
