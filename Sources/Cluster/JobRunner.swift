@@ -74,6 +74,11 @@ package actor JobRunner {
         guard let document, document.epoch == request.document.epoch else {
             return PeerMessage.JobAnswer(state: .overtaken, progress: JobProgress())
         }
+        guard document == request.document else {
+            return PeerMessage.JobAnswer(
+                state: .failed, progress: JobProgress(),
+                error: "it knows another ring of the same epoch; empty its state directory and its memcached first")
+        }
         let held = try await read()
         var checkpoint: JobWork.Checkpoint?
         var copied: JobWork.Copied?
@@ -101,7 +106,7 @@ package actor JobRunner {
             copied: copied)
         guard try await write(record, replacing: held?.token) else {
             // Another worker was quicker.
-            return PeerMessage.JobAnswer(state: .running, progress: JobProgress())
+            return PeerMessage.JobAnswer(state: .running, progress: JobProgress(), generation: generation)
         }
         if record.job == .copy, record.copied == nil, let (mine, token) = try await read(), mine.run == record.run {
             // Before anything is listed: whatever is stored from now on has a higher one.
@@ -114,14 +119,16 @@ package actor JobRunner {
             abandoned.state = .failed
             abandoned.error = "a worker that is leaving was asked"
             _ = try await update(abandoned)
-            return PeerMessage.JobAnswer(state: .failed, progress: JobProgress(), error: "this worker is leaving")
+            return PeerMessage.JobAnswer(
+                state: .failed, progress: JobProgress(), error: "this worker is leaving", generation: generation)
         }
         return answer(record)
     }
 
     private func answer(_ record: Record) -> PeerMessage.JobAnswer {
         PeerMessage.JobAnswer(
-            state: record.state, progress: record.progress, report: record.report, error: record.error)
+            state: record.state, progress: record.progress, report: record.report, error: record.error,
+            generation: record.generation)
     }
 
     private func run(_ initial: Record, _ document: RingDocument) async {

@@ -16,6 +16,6 @@ package enum OperatorError: Error, Sendable {
     case noRing
     /// A node that is needed did not answer; nothing was changed.
     case unreachable(String)
-    /// It goes on, but this node can't say how it ends.
+    /// It may have been done, in whole or in part, or may be yet; this node can't say.
     case unknown(String)
 }

@@ -68,6 +68,8 @@ package enum PeerMessage {
         package var progress: JobProgress
         package var report: RingTransitionStateMachine.JobReport?
         package var error: String?
+        /// The memory's on which it is done.
+        package var generation: Generation?
     }
 
     /// `abort`: "should you come to drive this change, or do so now: climb down".

@@ -70,23 +70,28 @@ package struct EmbeddedRingAuthority: RingAuthority {
         var documents: [NodeID: RingDocument] = [:]
         var generations: [NodeID: Generation] = [:]
         var asked: [NodeID] = []
-        do {
+        do throws(RingAuthorityError) {
             // Those that decide come first, so that nobody holds others' promises without hope.
-            for node in Set(required).sorted() + Set(others).subtracting(required).sorted() {
-                let isRequired = required.contains(node)
-                do throws(RingAuthorityError) {
-                    let answer = try await promise(of: node, to: holder, isRenewal: false)
-                    asked.append(node)
-                    generations[node] = answer.generation
-                    documents[node] = answer.document
-                    if let other = answer.heldBy, isRequired { throw .held(at: node, by: other) }
-                } catch .unreachable where !isRequired {
-                    continue
-                }
+            for node in Set(required).sorted() {
+                let answer = try await promise(of: node, to: holder, isRenewal: false)
+                asked.append(node)
+                generations[node] = answer.generation
+                documents[node] = answer.document
+                if let other = answer.heldBy { throw .held(at: node, by: other) }
             }
         } catch {
             await release(holder, asked)
             throw error
+        }
+        // All at once: however many are silent, the promises that count must not run out meanwhile.
+        await withTaskGroup(of: (node: NodeID, answer: PeerMessage.PromiseAnswer?).self) { group in
+            for node in Set(others).subtracting(required) {
+                group.addTask { (node, try? await promise(of: node, to: holder, isRenewal: false)) }
+            }
+            for await (node, answer) in group {
+                generations[node] = answer?.generation
+                documents[node] = answer?.document
+            }
         }
         return RingMandate(required: required, others: others, documents: documents, generations: generations)
     }

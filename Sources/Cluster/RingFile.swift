@@ -34,13 +34,38 @@ package struct RingFile: Sendable {
         return document
     }
 
+    /// Finds out whether the document could be kept, before anybody relies on it.
+    package func rehearse(_ document: RingDocument) throws(Failure) {
+        let lock = try lock()
+        defer { close(lock) }
+        try write(try RingFile.sealed(document), to: path + ".new")
+    }
+
     /// Keeps the document unless the file has a newer one. When this returns, it survives a power cut.
     package func save(_ document: RingDocument) throws(Failure) {
+        let lock = try lock()
+        defer { close(lock) }
+        if let kept = try? load(), kept.epoch >= document.epoch { return }
+        try write(try RingFile.sealed(document), to: path + ".new")
+        guard rename(path + ".new", path) == 0 else { throw RingFile.failure("rename", path) }
+        let folder = open(directory, O_RDONLY | O_DIRECTORY | O_CLOEXEC)
+        guard folder >= 0 else { throw RingFile.failure("open", directory) }
+        defer { close(folder) }
+        guard fsync(folder) == 0 else { throw RingFile.failure("sync", directory) }
+    }
+
+    /// Held until the descriptor is closed.
+    private func lock() throws(Failure) -> CInt {
         let lock = open(directory + "/ring.lock", O_CREAT | O_RDWR | O_CLOEXEC, 0o600)
         guard lock >= 0 else { throw RingFile.failure("open", directory + "/ring.lock") }
-        defer { close(lock) }
-        guard flock(lock, LOCK_EX) == 0 else { throw RingFile.failure("lock", directory + "/ring.lock") }
-        if let kept = try? load(), kept.epoch >= document.epoch { return }
+        guard flock(lock, LOCK_EX) == 0 else {
+            close(lock)
+            throw RingFile.failure("lock", directory + "/ring.lock")
+        }
+        return lock
+    }
+
+    private static func sealed(_ document: RingDocument) throws(Failure) -> [UInt8] {
         let encoder = JSONEncoder()
         encoder.outputFormatting = [.sortedKeys]
         guard let json = try? encoder.encode(document) else { throw Failure(description: "can't encode the ring") }
@@ -48,12 +73,7 @@ package struct RingFile: Sendable {
         guard let bytes = try? encoder.encode(Sealed(sha256: RingFile.digest(text), document: text)) else {
             throw Failure(description: "can't encode the ring")
         }
-        try write(Array(bytes), to: path + ".new")
-        guard rename(path + ".new", path) == 0 else { throw RingFile.failure("rename", path) }
-        let folder = open(directory, O_RDONLY | O_DIRECTORY | O_CLOEXEC)
-        guard folder >= 0 else { throw RingFile.failure("open", directory) }
-        defer { close(folder) }
-        guard fsync(folder) == 0 else { throw RingFile.failure("sync", directory) }
+        return Array(bytes)
     }
 
     private func write(_ bytes: [UInt8], to path: String) throws(Failure) {

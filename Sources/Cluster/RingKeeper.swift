@@ -22,6 +22,8 @@ package actor RingKeeper {
         case damaged(String)
         /// memcached has forgotten the ring, and it is not back yet.
         case forgotten
+        /// The record may have been changed, or may be yet; the next look at it will tell.
+        case unsettled(any Error)
     }
 
     package struct Dependencies: Sendable {
@@ -77,8 +79,7 @@ package actor RingKeeper {
             }
             if record.epoch > stamp.epoch {
                 // A worker died between the record and the stamp.
-                if let document = record.document { try with.file.save(document) }
-                try await raiseStamp(to: record.epoch)
+                try await settle(record)
                 return try await refresh()
             }
             try await adopt(record.document, stamp)
@@ -140,7 +141,7 @@ package actor RingKeeper {
 
     package func promise(_ request: PeerMessage.PromiseRequest) async throws -> PeerMessage.PromiseAnswer {
         let (answer, record, generation) = try await update { record in
-            let life = request.lifeMilliseconds
+            let life = min(max(request.lifeMilliseconds, 0), EmbeddedRingAuthority.promiseLifeMilliseconds)
             return request.isRenewal
                 ? record.renew(request.holder, nowMilliseconds: self.now, lifeMilliseconds: life)
                 : record.promise(to: request.holder, nowMilliseconds: self.now, lifeMilliseconds: life)
@@ -165,6 +166,7 @@ package actor RingKeeper {
     package func announce(_ announcement: PeerMessage.Announcement) async throws -> HostRingRecord.AnnouncementAnswer {
         let next = announcement.document
         guard !next.ring.isEmpty else { throw Failure.damaged("a ring without nodes") }
+        try with.file.rehearse(next)
         let (answer, _, _) = try await update { record in
             if !announcement.needsPromise, record.learn(next) { return HostRingRecord.AnnouncementAnswer.accepted }
             return record.announce(next, by: announcement.holder)
@@ -174,19 +176,35 @@ package actor RingKeeper {
     }
 
     package func install(_ ring: Ring, standbys: [NodeID]) async throws -> HostRingRecord.InstallAnswer {
+        try with.file.rehearse(
+            RingDocument(epoch: document?.epoch.next ?? .none, ring: ring, replicas: 1, standbys: standbys))
         let (answer, _, _) = try await update { record in
             record.install(ring, replicas: 1, standbys: standbys, nowMilliseconds: self.now)
         }
-        try await settle()
+        do {
+            try await settle()
+        } catch {
+            throw Failure.unsettled(error)
+        }
         return answer
     }
 
     /// Makes the record's document this host's: on disk, in the stamp, and in this worker.
     private func settle() async throws {
         guard let (record, _) = try await readRecord() else { throw Failure.forgotten }
-        if let document = record.document { try with.file.save(document) }
-        try await raiseStamp(to: record.epoch)
+        try await settle(record)
         try await refresh()
+    }
+
+    private func settle(_ record: HostRingRecord) async throws {
+        do {
+            if let document = record.document { try with.file.save(document) }
+        } catch {
+            // What the record says counts already: a host that did not follow would serve nobody. Its memcached and the
+            // other nodes have the ring.
+            with.logger.error("the ring is not on disk", metadata: ["error": "\(error)"])
+        }
+        try await raiseStamp(to: record.epoch)
     }
 
     /// Changes the record by `cas` until it holds.
@@ -201,10 +219,13 @@ package actor RingKeeper {
             let answer = change(&record)
             if record == held { return (answer, record, stamp.generation) }
             let bytes = Array(try JSONEncoder().encode(record))
-            switch try await with.control.compareAndSwap(RingKeeper.recordKey, bytes, token: token) {
-            case .stored: return (answer, record, stamp.generation)
-            case .lost, .missing: continue
+            let swapped: ControlStore.SwapAnswer
+            do {
+                swapped = try await with.control.compareAndSwap(RingKeeper.recordKey, bytes, token: token)
+            } catch {
+                throw Failure.unsettled(error)
             }
+            if swapped == .stored { return (answer, record, stamp.generation) }
         }
         throw Failure.contended
     }

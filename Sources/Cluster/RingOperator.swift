@@ -39,11 +39,14 @@ package actor RingOperator {
     private static let callTimeout = TimeAmount.milliseconds(1000)
     /// How often a change looks at the ring again because another node knew a newer one.
     private static let looks = 8
+    /// How many requests may wait for a change's end; each takes one of the places that other nodes' calls need, too.
+    private static let mostWaiting = 32
 
     private let with: Dependencies
     private var driver: TransitionDriver?
     /// How the changes ended that this worker drove and that never came to be.
     private var notBegun: [String: String] = [:]
+    private var waiting = 0
 
     package init(_ dependencies: Dependencies) { self.with = dependencies }
 
@@ -53,8 +56,10 @@ package actor RingOperator {
         let answer: HostRingRecord.InstallAnswer
         do {
             answer = try await with.keeper.install(ring, standbys: standbys)
+        } catch RingKeeper.Failure.unsettled(let error) {
+            throw .unknown("the ring may be installed: \(error)")
         } catch {
-            throw .unreachable("this node's memcached: \(error)")
+            throw .unreachable("this node's memcached or disk: \(error)")
         }
         switch answer {
         case .installed, .unchanged: return
@@ -121,10 +126,12 @@ package actor RingOperator {
             }
         }
         let others = members.filter { $0 != change.node || document.ring.contains($0) }
-        if let foreign = mandate.documents[change.node], foreign.epoch > (mandate.newest(among: others)?.epoch ?? .none)
-        {
+        let newest = mandate.newest(among: others)
+        if let foreign = mandate.documents[change.node], foreign != newest, foreign.epoch >= newest?.epoch ?? .none {
             await with.authority.release(holder, mandate)
-            throw .busy("\(change.node) knows another ring (epoch \(foreign.epoch)); empty its state directory first")
+            throw .busy(
+                "\(change.node) knows another ring (epoch \(foreign.epoch)); empty its state directory and its memcached first"
+            )
         }
         guard mandate.newest == document else {
             if let newest = mandate.newest { try? await with.keeper.learn(newest) }
@@ -183,6 +190,11 @@ package actor RingOperator {
 
     /// Returns once the change is over, whoever drives it.
     private func wait(forEndOf id: String) async throws(OperatorError) {
+        guard waiting < RingOperator.mostWaiting else {
+            throw .unknown("too many requests wait for the ring change \(id) here; see /status")
+        }
+        waiting += 1
+        defer { waiting -= 1 }
         while true {
             if let reason = notBegun.removeValue(forKey: id) { throw .unreachable(reason) }
             let document = await with.keeper.document
@@ -245,7 +257,7 @@ package actor RingOperator {
                     "a node did not hear of the abort", metadata: ["peer.node": "\(node)", "error": "\(error)"])
             }
         }
-        if heard == 0 { throw .unreachable("no member heard of the abort") }
+        if heard == 0 { throw .unknown("no member said that it has heard of the abort") }
     }
 
     // MARK: Take over

@@ -129,7 +129,7 @@ package actor TransitionDriver {
     }
 
     private func handle(_ event: RingTransitionStateMachine.Event) async -> [RingTransitionStateMachine.Action] {
-        if case .failed(let node, _, let reason) = event {
+        if case .failed(let node, _, let reason, _) = event {
             with.logger.debug(
                 "a node could not do its part yet", metadata: ["peer.node": "\(node)", "error": "\(reason)"])
         }
@@ -198,7 +198,9 @@ package actor TransitionDriver {
                     node, "announce", message, timeout: TransitionDriver.announcementTimeout)
             switch answer.state {
             case .adopted: return .adopted(node, document.epoch, answer.generation)
-            case .draining: return .failed(node, document.epoch, reason: "its workers still act on the ring before")
+            case .draining:
+                return .failed(
+                    node, document.epoch, reason: "its workers still act on the ring before", answer.generation)
             case .notPromised:
                 // Its memory may have forgotten the promise; the next renewal either gets it again or learns who has
                 // it.
@@ -236,7 +238,9 @@ package actor TransitionDriver {
                         return .failed(node, document.epoch, reason: "done, but on which memory it does not say")
                     }
                     return .jobDone(node, job, document.epoch, report)
-                case .failed: return .failed(node, document.epoch, reason: answer.error ?? "it does not say why")
+                case .failed:
+                    return .failed(
+                        node, document.epoch, reason: answer.error ?? "it does not say why", answer.generation)
                 case .overtaken: return .overtaken(node, document.epoch)
                 case .running: try await Task.sleep(for: TransitionDriver.jobPollInterval)
                 }

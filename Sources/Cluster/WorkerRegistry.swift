@@ -20,6 +20,8 @@ package struct WorkerRegistry: Sendable {
         package let startTicks: UInt64
         /// Nothing that it does began under an older epoch.
         package var drained: Epoch
+
+        fileprivate var isAlive: Bool { WorkerRegistry.startTicks(of: pid) == startTicks }
     }
 
     private let control: ControlStore
@@ -33,12 +35,20 @@ package struct WorkerRegistry: Sendable {
 
     private static func key(_ slot: Int) -> String { "worker.\(slot)" }
 
-    /// Says how far this worker is. Nobody else writes this key, so the last word counts.
+    package enum Failure: Error, Sendable {
+        /// A worker whose supervisor died is still at work under this number.
+        case slotTaken(pid: Int32)
+    }
+
+    /// Says how far this worker is: within the process, the last word counts.
     package func post(drained: Epoch) async throws {
         let entry = Entry(pid: getpid(), startTicks: WorkerRegistry.startTicks(of: getpid()) ?? 0, drained: drained)
         let bytes = Array(try JSONEncoder().encode(entry))
         for _ in 0..<8 {
             if let held = try await control.get(WorkerRegistry.key(slot)) {
+                if let other = WorkerRegistry.entry(held.bytes), other.pid != getpid(), other.isAlive {
+                    throw Failure.slotTaken(pid: other.pid)
+                }
                 if case .stored = try await control.compareAndSwap(WorkerRegistry.key(slot), bytes, token: held.token) {
                     return
                 }
@@ -55,16 +65,20 @@ package struct WorkerRegistry: Sendable {
         let values = try await control.getMany(keys)
         var entries: [Int: Entry] = [:]
         for (slot, key) in keys.enumerated() {
-            guard let value = values[key], let entry = try? JSONDecoder().decode(Entry.self, from: Data(value.bytes)),
-                WorkerRegistry.startTicks(of: entry.pid) == entry.startTicks
-            else { continue }
+            guard let value = values[key], let entry = WorkerRegistry.entry(value.bytes), entry.isAlive else {
+                continue
+            }
             entries[slot] = entry
         }
         return entries
     }
 
+    private static func entry(_ bytes: [UInt8]) -> Entry? {
+        try? JSONDecoder().decode(Entry.self, from: Data(bytes))
+    }
+
     /// Field 22 of /proc/PID/stat; nil where there is no such process, or only its zombie.
-    private static func startTicks(of pid: Int32) -> UInt64? {
+    fileprivate static func startTicks(of pid: Int32) -> UInt64? {
         guard let file = fopen("/proc/\(pid)/stat", "r") else { return nil }
         defer { fclose(file) }
         var bytes = [UInt8](repeating: 0, count: 1024)

@@ -11,7 +11,12 @@ package struct Epoch: Hashable, Comparable, Sendable, CustomStringConvertible, C
     package var next: Epoch { Epoch(value + 1) }
 
     package init(from decoder: any Decoder) throws {
-        self.value = try decoder.singleValueContainer().decode(UInt64.self)
+        let container = try decoder.singleValueContainer()
+        self.value = try container.decode(UInt64.self)
+        // So that there is always a next one.
+        guard value <= UInt64.max / 2 else {
+            throw DecodingError.dataCorruptedError(in: container, debugDescription: "no ring changes so often")
+        }
     }
 
     package func encode(to encoder: any Encoder) throws {

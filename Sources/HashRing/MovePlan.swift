@@ -14,6 +14,7 @@ package struct MovePlan: Hashable, Sendable {
 
     package init(from: Ring, to: Ring, replicas: Int) {
         var moves: [Move] = []
+        var holders: Set<NodeID> = []
         for slots in Ring.segments(of: [from, to]) {
             guard let slot = Slot(Int(slots.upperBound)) else { preconditionFailure("segments hold slots") }
             let old = from.preferenceList(of: slot, count: replicas)
@@ -22,6 +23,7 @@ package struct MovePlan: Hashable, Sendable {
             // Where nobody leaves (fewer nodes than replicas), the old owner is who gives.
             let leavers = old.filter { !new.contains($0) }
             guard !gainers.isEmpty else { continue }
+            holders.formUnion(old + new)
             let losers = leavers.isEmpty ? Array(old.prefix(1)) : leavers
             if let last = moves.last, last.slots.upperBound + 1 == slots.lowerBound, last.losers == losers,
                 last.gainers == gainers
@@ -33,6 +35,7 @@ package struct MovePlan: Hashable, Sendable {
             }
         }
         self.moves = moves
+        self.holders = holders
     }
 
     package init(_ transition: RingTransition, replicas: Int) {
@@ -44,6 +47,9 @@ package struct MovePlan: Hashable, Sendable {
 
     /// Who gets pairs, in `NodeID` order.
     package var gainers: [NodeID] { Set(moves.flatMap(\.gainers)).sorted() }
+
+    /// Who holds a slot that moves, before or after, those included that hold it all the while.
+    package let holders: Set<NodeID>
 
     package var slotCount: Int { moves.reduce(0) { $0 + $1.slots.count } }
 

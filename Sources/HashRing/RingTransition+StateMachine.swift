@@ -39,8 +39,8 @@ package struct RingTransitionStateMachine: Hashable, Sendable {
         case adopted(NodeID, Epoch, Generation)
         /// The node has done the job under that epoch.
         case jobDone(NodeID, Job, Epoch, JobReport)
-        /// The node could not be reached, or could not do it now.
-        case failed(NodeID, Epoch, reason: String)
+        /// The node could not be reached, or could not do it now; with its memory's generation, where it said so.
+        case failed(NodeID, Epoch, reason: String, Generation? = nil)
         /// The node knows a newer document than the one of that epoch.
         case overtaken(NodeID, Epoch)
         /// Somebody else has the authority now.
@@ -96,6 +96,10 @@ package struct RingTransitionStateMachine: Hashable, Sendable {
     /// Whose word makes a document real.
     package let losers: Set<NodeID>
     private let gainers: Set<NodeID>
+    /// Whoever holds a moving slot on either side: no operation on one gets past all of them with an older document.
+    private let holders: Set<NodeID>
+    /// What was noticed to be lost since the document was made; goes with the next one.
+    private var newLosses: [String] = []
     /// Since when each node has failed, and when it last did.
     private struct Failing: Hashable, Sendable {
         let since: Int64
@@ -157,6 +161,7 @@ package struct RingTransitionStateMachine: Hashable, Sendable {
         self.phase = phase
         self.losers = Set(plan.losers)
         self.gainers = Set(plan.gainers)
+        self.holders = plan.holders
         self.phaseBegan = nowMilliseconds
     }
 
@@ -172,8 +177,9 @@ package struct RingTransitionStateMachine: Hashable, Sendable {
             guard epoch == document.epoch else { return [] }
             failing[node] = nil
             return jobDone(node, job, report, now: now)
-        case .failed(let node, let epoch, let reason):
+        case .failed(let node, let epoch, let reason, let generation):
             guard epoch == document.epoch else { return [] }
+            if let generation { noteLoss(of: node, generation) }
             return failed(node, reason, now: now)
         case .overtaken(_, let epoch):
             guard epoch == document.epoch else { return [] }
@@ -188,6 +194,7 @@ package struct RingTransitionStateMachine: Hashable, Sendable {
     }
 
     private mutating func adopted(_ node: NodeID, _ generation: Generation, now: Int64) -> [Action] {
+        noteLoss(of: node, generation)
         guard case .announcing(let audience, var waiting) = phase, waiting.remove(node) != nil else { return [] }
         if let transition = document.transition, transition.step == .settling, gainers.contains(node),
             let fence = transition.fence(of: node), fence != generation
@@ -250,15 +257,13 @@ package struct RingTransitionStateMachine: Hashable, Sendable {
         noteLoss(of: node, report.generation)
         guard waiting.isEmpty else { return [] }
         switch job {
-        case .copy: return enter((document.transition ?? transition).moved(to: .crossing, on: gainerMemories), now: now)
+        case .copy: return enter(transition.moved(to: .crossing, on: gainerMemories), now: now)
         case .verify:
             // A write may have been acknowledged by a gainer's memory that is gone, and reach its loser only after that
             // one was verified. So what is verified must be the memory that stood when all this began; where it isn't,
             // everybody crosses once more: what was under way is refused then and begins again, on both sides.
             let isSame = !gainersDisagree && gainerMemories.allSatisfy { transition.fence(of: $0.key) == $0.value }
-            return enter(
-                (document.transition ?? transition).moved(to: isSame ? .settling : .crossing, on: gainerMemories),
-                now: now)
+            return enter(transition.moved(to: isSame ? .settling : .crossing, on: gainerMemories), now: now)
         case .clean: return finish(now: now)
         }
     }
@@ -266,12 +271,11 @@ package struct RingTransitionStateMachine: Hashable, Sendable {
     /// A loser whose memory is not the one that the change began with has lost pairs. The change goes on all the same:
     /// the gainer holds all that is left.
     private mutating func noteLoss(of node: NodeID, _ generation: Generation) {
-        guard var transition = document.transition, transition.step == .copying || transition.step == .crossing,
-            let fence = transition.fence(of: node), fence != generation
+        guard let transition = document.transition, transition.step == .copying || transition.step == .crossing,
+            losers.contains(node), let fence = transition.fence(of: node), fence != generation
         else { return }
         let loss = "the memory of \(node) was lost while its pairs were being moved"
-        if !transition.losses.contains(loss) { transition.losses.append(loss) }
-        document.transition = transition
+        if !transition.losses.contains(loss), !newLosses.contains(loss) { newLosses.append(loss) }
     }
 
     private mutating func failed(_ node: NodeID, _ reason: String, now: Int64) -> [Action] {
@@ -305,7 +309,7 @@ package struct RingTransitionStateMachine: Hashable, Sendable {
                 let patience =
                     document.transition?.abortReason == nil
                     ? RingTransitionStateMachine.patienceMilliseconds : RingTransitionStateMachine.courtesyMilliseconds
-                if now - since >= patience {
+                if now - since >= patience || isHopeless {
                     waiting.remove(node)
                     phase = .working(job, waiting: waiting)
                     return waiting.isEmpty ? finish(now: now) : []
@@ -321,30 +325,22 @@ package struct RingTransitionStateMachine: Hashable, Sendable {
         }
     }
 
-    /// Every member must stand on a rung before the next one is climbed. On the way down, and once the losers have let
-    /// go, the losers' word is enough: no operation on a moving slot gets past them with an older document. The last
-    /// document, and a clean-up that was in force already, need nobody's word: all that follows is in the document.
+    /// Whoever holds a moving slot must stand on a rung before the next one is climbed. The others may lag: whatever they
+    /// ask under an older document is refused by those. On the way down, and once the losers have let go, the losers'
+    /// word is enough: no operation on a moving slot gets past them with an older document. The last document, and a
+    /// clean-up that was in force already, need nobody's word: all that follows is in the document.
     private func isNeeded(_ node: NodeID) -> Bool {
         guard let transition = document.transition else { return false }
         if transition.step == .cleaning, document.epoch == resumedEpoch { return false }
         if transition.abortReason != nil || transition.step == .cleaning { return losers.contains(node) }
-        return true
+        return holders.contains(node)
     }
 
-    /// What to do where the rung can't be left upwards: an abort, or from settling, which can't be aborted, back to
-    /// crossing, from where it can. Nil where there is no way down, or where a loser has lost its memory: what the
-    /// gainers hold is the last copy then, and only an operator may decide to throw it away.
+    /// An abort, where the rung can't be left upwards. Nil where there is no way down, or where a loser is known to have
+    /// lost its memory: what the gainers hold is the last copy then, and only an operator may decide to throw it away.
     private mutating func climbDown(becauseOf node: NodeID, _ reason: String, now: Int64) -> [Action]? {
-        guard let transition = document.transition, transition.abortReason == nil, transition.losses.isEmpty else {
-            return nil
-        }
-        switch transition.step {
-        case .copying, .crossing:
-            let actions = abort("\(node) could not do its part: \(reason)", now: now)
-            return actions.isEmpty ? nil : actions
-        case .settling: return enter(transition.moved(to: .crossing), now: now)
-        case .retreating, .cleaning: return nil
-        }
+        guard canAbort, document.transition?.losses.isEmpty ?? false, newLosses.isEmpty else { return nil }
+        return abort("\(node) could not do its part: \(reason)", now: now)
     }
 
     /// Whether the newest document comes into being by this node's word, so that the node must have promised it. One
@@ -358,7 +354,8 @@ package struct RingTransitionStateMachine: Hashable, Sendable {
     /// Whether an abort would still be heeded.
     package var canAbort: Bool {
         guard let transition = document.transition else { return false }
-        return transition.abortReason == nil && (transition.step == .copying || transition.step == .crossing)
+        return transition.abortReason == nil && !transition.hasSettled
+            && (transition.step == .copying || transition.step == .crossing)
     }
 
     private mutating func abort(_ reason: String, now: Int64) -> [Action] {
@@ -369,6 +366,9 @@ package struct RingTransitionStateMachine: Hashable, Sendable {
 
     /// Makes the next document and announces it.
     private mutating func enter(_ transition: RingTransition, now: Int64) -> [Action] {
+        var transition = transition
+        transition.losses += newLosses
+        newLosses = []
         document.epoch = document.epoch.next
         document.transition = transition
         document.ring = transition.rule.reads == .to ? transition.to : transition.from
@@ -400,7 +400,8 @@ package struct RingTransitionStateMachine: Hashable, Sendable {
         document.ring = aborted ? transition.from : transition.to
         document.lastChange = FinishedChange(
             id: transition.id, change: transition.change, outcome: aborted ? .aborted : .completed,
-            reason: ([transition.abortReason].compactMap { $0 } + transition.losses).joined(separator: "; "))
+            reason: ([transition.abortReason].compactMap { $0 } + transition.losses + newLosses).joined(separator: "; ")
+        )
         let left = Set(members).subtracting(document.ring.nodes)
         document.standbys = Set(document.standbys).union(left).subtracting(document.ring.nodes).sorted()
         lastMembers = document.members + left
@@ -418,6 +419,7 @@ extension RingTransition {
     fileprivate func moved(to step: Step, on gainers: [NodeID: Generation] = [:]) -> RingTransition {
         var next = self
         next.step = step
+        if step == .settling { next.hasSettled = true }
         next.fences.removeAll { gainers[$0.node] != nil }
         next.fences += gainers.map { Fence(node: $0.key, generation: $0.value) }
         next.fences.sort { $0.node < $1.node }

@@ -29,6 +29,9 @@ package struct RingTransition: Hashable, Sendable, Codable {
     package var step: Step
     /// Set once an abort was decided; never unset.
     package var abortReason: String?
+    /// Whether some node may have answered reads from the new side alone. From then on there is no way back: the new side
+    /// may hold, and have shown, what the old one never got.
+    package var hasSettled: Bool
     /// What was lost on the way, for the operator; empty where nothing was.
     package var losses: [String]
     /// The memories on which this step rests: the losers' from the beginning, the gainers' as soon as they were copied
@@ -48,7 +51,7 @@ package struct RingTransition: Hashable, Sendable, Codable {
 
     package init(
         id: String, change: RingChange, from: Ring, to: Ring, step: Step, fences: [Fence] = [],
-        abortReason: String? = nil, losses: [String] = []
+        abortReason: String? = nil, hasSettled: Bool = false, losses: [String] = []
     ) {
         self.id = id
         self.change = change
@@ -57,6 +60,7 @@ package struct RingTransition: Hashable, Sendable, Codable {
         self.step = step
         self.fences = fences
         self.abortReason = abortReason
+        self.hasSettled = hasSettled
         self.losses = losses
     }
 

@@ -51,7 +51,7 @@ struct NodeOperator: OperatorService {
         do {
             return try await jobWork.clear()
         } catch {
-            throw .unreachable("this node's memcached: \(error)")
+            throw .unknown("some of the pairs may be dropped: \(error)")
         }
     }
 

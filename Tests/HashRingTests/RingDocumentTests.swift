@@ -16,7 +16,7 @@ struct RingDocumentTests {
             fences: to.nodes.map { .init(node: $0, generation: Generation(UInt64(seed) << 40)) },
             abortReason: seed % 3 == 0 ? "he said \"stop\"" : nil, losses: seed % 5 == 0 ? ["a", "b"] : [])
         return RingDocument(
-            epoch: Epoch(.max - UInt64(seed)), ring: ring, replicas: seed % 3 + 1, standbys: to.nodes,
+            epoch: Epoch(.max / 2 - UInt64(seed)), ring: ring, replicas: seed % 3 + 1, standbys: to.nodes,
             transition: seed % 4 == 3 ? nil : transition,
             lastChange: FinishedChange(id: "x", change: change, outcome: .aborted, reason: "why not"))
     }

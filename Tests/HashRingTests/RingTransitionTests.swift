@@ -10,14 +10,19 @@ struct RingTransitionTests {
     private struct Fixture {
         let loser: NodeID
         let gainer: NodeID
+        let bystander: NodeID?
         var machine: RingTransitionStateMachine
         var actions: [RingTransitionStateMachine.Action]
 
-        init() throws {
+        /// - Parameter isWatched: whether a third node is there that neither gains nor loses.
+        init(isWatched: Bool = false) throws {
             loser = try #require(NodeID("10.0.0.1:1"))
             gainer = try #require(NodeID("10.0.0.2:1"))
-            let positions = try [1000, 6000].map { try #require(Position($0)) }
-            let ring = try #require(Ring(seats: [.init(position: positions[0], node: loser)]))
+            bystander = isWatched ? NodeID("10.0.0.3:1") : nil
+            let positions = try [1000, 6000, 3000].map { try #require(Position($0)) }
+            var seats = [Ring.Seat(position: positions[0], node: loser)]
+            if let bystander { seats.append(.init(position: positions[2], node: bystander)) }
+            let ring = try #require(Ring(seats: seats))
             (machine, actions) = try Machine.beginning(
                 .add(node: gainer, position: positions[1]), id: "c",
                 document: RingDocument(epoch: Epoch(1), ring: ring),
@@ -27,7 +32,17 @@ struct RingTransitionTests {
         var epoch: Epoch { machine.document.epoch }
         var step: RingTransition.Step? { machine.document.transition?.step }
 
-        mutating func hear(_ event: Machine.Event) { actions = machine.handle(event, nowMilliseconds: 0) }
+        mutating func hear(_ event: Machine.Event, at now: Int64 = 0) {
+            actions = machine.handle(event, nowMilliseconds: now)
+        }
+
+        /// A node fails again and again, for so long; until the machine does more about it than to try again.
+        mutating func fail(_ node: NodeID, every pause: Int64, until end: Int64, _ generation: Generation? = nil) {
+            let before = epoch
+            for now in stride(from: 0, through: end, by: Int(pause)) where epoch == before {
+                hear(.failed(node, epoch, reason: "away", generation), at: Int64(now))
+            }
+        }
 
         /// Both nodes stand on the newest document; the gainer with this memory.
         mutating func adopt(_ generation: UInt64 = 10) {
@@ -130,6 +145,78 @@ struct RingTransitionTests {
         fixture.adopt(11)
         fixture.finish(.verify, gainer: 11, loser: 2)
         #expect(fixture.machine.document.transition?.losses.count == 1)
+    }
+
+    /// The new side may have shown what the old one never got.
+    @Test func nobodyAbortsWhatHasSettledOnce() throws {
+        var fixture = try Fixture()
+        fixture.prepare()
+        fixture.adopt()
+        fixture.finish(.copy)
+        fixture.adopt()
+        fixture.finish(.verify)
+        fixture.hear(.adopted(fixture.loser, fixture.epoch, Generation(1)))
+        fixture.fail(fixture.gainer, every: 250, until: 60_000)
+        #expect(fixture.step == .settling && fixture.epoch == Epoch(4), "it is waited for")
+        fixture.hear(.adopted(fixture.gainer, fixture.epoch, Generation(11)))
+        #expect(fixture.step == .crossing && !fixture.machine.canAbort)
+        fixture.hear(.abort(reason: "enough"))
+        #expect(fixture.actions == [])
+        fixture.hear(.adopted(fixture.loser, fixture.epoch, Generation(1)))
+        fixture.fail(fixture.gainer, every: 250, until: 60_000)
+        #expect(fixture.step == .crossing && fixture.epoch == Epoch(5))
+    }
+
+    @Test func aGainerThatIsAwayBeforeSettlingEndsTheChange() throws {
+        var fixture = try Fixture()
+        fixture.prepare()
+        fixture.adopt()
+        fixture.finish(.copy)
+        fixture.hear(.adopted(fixture.loser, fixture.epoch, Generation(1)))
+        fixture.fail(fixture.gainer, every: 250, until: 60_000)
+        #expect(fixture.step == .retreating)
+    }
+
+    @Test func whoHoldsNothingThatMovesIsNotWaitedForLong() throws {
+        var fixture = try Fixture(isWatched: true)
+        let bystander = try #require(fixture.bystander)
+        fixture.prepare()
+        fixture.adopt()
+        #expect(fixture.actions == [], "it is given a moment")
+        fixture.fail(bystander, every: 250, until: 1500)
+        #expect(fixture.actions == [.announce(fixture.machine.document, to: bystander, afterMilliseconds: 250)])
+        fixture.hear(.failed(bystander, fixture.epoch, reason: "away"), at: 2500)
+        #expect(
+            fixture.actions == [.run(.copy, on: fixture.loser, under: fixture.machine.document, afterMilliseconds: 0)])
+    }
+
+    /// What the gainer holds is the last copy then.
+    @Test(arguments: [false, true])
+    func noDriverAbortsOnceALoserIsKnownToBeEmptied(isToldByFailure: Bool) throws {
+        var fixture = try Fixture()
+        fixture.prepare()
+        fixture.hear(.adopted(fixture.loser, fixture.epoch, Generation(isToldByFailure ? 1 : 2)))
+        fixture.hear(.adopted(fixture.gainer, fixture.epoch, Generation(10)))
+        fixture.fail(fixture.loser, every: 250, until: 60_000, isToldByFailure ? Generation(2) : nil)
+        #expect(fixture.step == .copying && fixture.machine.canAbort, "only an operator may")
+        fixture.finish(.copy, loser: 2)
+        #expect(fixture.machine.document.transition?.losses.count == 1)
+    }
+
+    @Test(arguments: [250, 12_000])
+    func aCleanUpThatFailsIsLeftToTheNode(everyMilliseconds: Int64) throws {
+        var fixture = try Fixture()
+        fixture.prepare()
+        fixture.adopt()
+        fixture.finish(.copy)
+        fixture.adopt()
+        fixture.finish(.verify)
+        fixture.adopt()
+        fixture.adopt()
+        #expect(fixture.step == .cleaning)
+        fixture.adopt()
+        fixture.fail(fixture.loser, every: everyMilliseconds, until: 200_000)
+        #expect(fixture.machine.document.lastChange?.outcome == .completed)
     }
 
     @Test func abortsWhileCopying() throws {

@@ -133,7 +133,7 @@ final class Driver {
             guard let answer else { return self.handle(.failed(node, document.epoch, reason: "no answer")) }
             switch answer.state {
             case .adopted: self.handle(.adopted(node, document.epoch, self.generation(of: node, answer.generation)))
-            case .draining: self.handle(.failed(node, document.epoch, reason: "draining"))
+            case .draining: self.handle(.failed(node, document.epoch, reason: "draining", answer.generation))
             case .notPromised: self.handle(.failed(node, document.epoch, reason: "not promised"))
             case .overtaken: self.handle(.overtaken(node, document.epoch))
             }
@@ -158,7 +158,8 @@ final class Driver {
                 self.handle(.jobDone(node, job, document.epoch, report))
             case .running: self.after(100 * World.millisecond) { self.run(job, on: node, document) }
             case .overtaken: self.handle(.overtaken(node, document.epoch))
-            case .failed, nil: self.handle(.failed(node, document.epoch, reason: "the job failed"))
+            case .failed, nil:
+                self.handle(.failed(node, document.epoch, reason: "the job failed", answer?.generation))
             }
         }
     }

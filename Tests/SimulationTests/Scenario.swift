@@ -160,7 +160,9 @@ struct Scenario {
         case 5: host.anyWorker()?.pause(for: world.random.pick(100...2500) * World.millisecond)
         case 6: host.hang(for: world.random.pick(50...3000) * World.millisecond)
         case 7:
-            let until = world.now + world.random.pick(200...4000) * World.millisecond
+            // Now and then longer than a driver's patience.
+            let length = world.random.chance(10) ? world.random.pick(9000...25_000) : world.random.pick(200...4000)
+            let until = world.now + length * World.millisecond
             for other in world.hosts where other !== host && world.random.chance(70) {
                 world.cuts[[host.node, other.node]] = until
             }

@@ -11,6 +11,7 @@ extension Worker {
         enum State { case running, done, failed, overtaken }
         let state: State
         var report: RingTransitionStateMachine.JobReport?
+        var generation: Generation?
     }
 
     /// Starts the job unless it runs, or is done; says how far it is.
@@ -20,7 +21,8 @@ extension Worker {
             guard let stamp = memory.stamp, let known = memory.record?.document else {
                 return self.after(10) { reply(nil) }
             }
-            let answer = self.request(job, document, changeID, known, stamp, memory)
+            var answer = self.request(job, document, changeID, known, stamp, memory)
+            answer.generation = stamp.generation
             self.after(50) { reply(answer) }
         }
     }
