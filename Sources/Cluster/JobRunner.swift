@@ -43,7 +43,8 @@ package actor JobRunner {
         var beatMilliseconds: Int64
         var progress: JobProgress
         var checkpoint: JobWork.Checkpoint?
-        /// Of a copy: what it has copied once it is done. Of the verifying that follows: what that copy has copied.
+        /// Of a copy: what it has copied once it is done (noted with the first beat). Of the verifying that follows:
+        /// what that copy has copied.
         var copied: JobWork.Copied?
         var report: RingTransitionStateMachine.JobReport?
         var error: String?
@@ -108,7 +109,7 @@ package actor JobRunner {
             // Another worker was quicker.
             return PeerMessage.JobAnswer(state: .running, progress: JobProgress(), generation: generation)
         }
-        if record.job == .copy, record.copied == nil, let (mine, token) = try await read(), mine.run == record.run {
+        if record.job == .copy, checkpoint == nil, let (mine, token) = try await read(), mine.run == record.run {
             // Before anything is listed: whatever is stored from now on has a higher one.
             record.copied = JobWork.Copied(through: token.cas)
         }

@@ -12,6 +12,8 @@ package struct JobWork: Sendable {
         case takenOver
         /// The ring, or this host's memory, is no longer the one that the job began with.
         case overtaken
+        /// The ring is being changed.
+        case ringChanges
         /// A gaining node's memory was lost on the way.
         case gainerForgot(NodeID)
         case local(OperationFailure)
@@ -26,7 +28,7 @@ package struct JobWork: Sendable {
         package let gainers: [RingTransition.Fence]
     }
 
-    /// What has been copied, as it was: all pairs of this host whose cas token is not above this number.
+    /// What has been copied, as it was: this host's pairs of moving slots whose cas token is not above this number.
     package struct Copied: Codable, Sendable, Hashable {
         package let through: UInt64
         /// The memories that hold it; none while it is being copied.
@@ -217,6 +219,8 @@ package struct JobWork: Sendable {
         return lacking.filter { !$0.gainers.isEmpty }
     }
 
+    /// As the gainers' workers know them. Whether they still hold by the time that it matters, the announcements that
+    /// follow find out.
     private func generations(of gainers: [NodeID], _ stamp: HostStamp) async throws -> [RingTransition.Fence] {
         var memories: [RingTransition.Fence] = []
         for gainer in gainers {
@@ -248,11 +252,17 @@ package struct JobWork: Sendable {
         let table = RoutingTable(document)
         let foreign = Set(Slot.all.filter { !table[$0].involves(node) }.map(\.value))
         var lowest = 0
+        var scansAgain = 8
         while lowest < Slot.count, !foreign.isEmpty {
             let from = UInt16(lowest)
             let scan = try await scanner.scan { $0.value >= from && foreign.contains($0.value) }
             await tally.found(scan.keys.count)
-            try await delete(scan.keys, stamp, tally)
+            let left = try await delete(scan.keys, stamp, tally)
+            if left > 0, scansAgain > 0 {
+                // memcached gives an item that it moves to another page a new token, as if it were overwritten.
+                scansAgain -= 1
+                continue
+            }
             guard let last = scan.coveredThrough else { break }
             lowest = Int(last.value) + 1
         }
@@ -260,30 +270,35 @@ package struct JobWork: Sendable {
 
     /// Deletes while this host stands on the stamp: each chunk counts as an operation of its epoch, so that no newer
     /// document is adopted in the middle of it.
-    private func delete(_ keys: ScannedKeys, _ stamp: HostStamp, _ tally: Tally) async throws {
+    /// - Returns: how many were not deleted, because they are no longer what was found.
+    private func delete(_ keys: ScannedKeys, _ stamp: HostStamp, _ tally: Tally) async throws -> Int {
         var start = 0
+        var left = 0
         while start < keys.count {
             try Task.checkCancellation()
             let end = min(start + Limits.deletedAtOnce, keys.count)
-            try await whileStanding(on: stamp) { try await bulkDelete.delete(keys, in: start..<end) }
+            left += try await whileStanding(on: stamp) { try await bulkDelete.delete(keys, in: start..<end) }
             try await failpoints.hit("ring.job.clean.batch")
             await tally.done(pairs: end - start, moved: end - start, bytes: 0)
             start = end
         }
+        return left
     }
 
-    /// Drops every pair of this host; returns how many.
+    /// Drops every pair of this host; returns how many. Not during a ring change: what it has brought here is nowhere
+    /// else soon, and what it takes from here would come back.
     package func clear() async throws -> Int {
-        let stamp = try await loop.submit { coordinator.value.view?.stamp }.get()
-        guard let stamp else { throw Failure.overtaken }
+        let view = try await loop.submit { coordinator.value.view }.get()
+        guard let view else { throw Failure.overtaken }
+        if view.document?.transition != nil { throw Failure.ringChanges }
+        let stamp = view.stamp
         let tally = Tally(checkpoint: nil)
         var count = 0
         var lowest = 0
         while lowest < Slot.count {
             let from = UInt16(lowest)
             let scan = try await scanner.scan { $0.value >= from }
-            try await delete(scan.keys, stamp, tally)
-            count += scan.keys.count
+            count += scan.keys.count - (try await delete(scan.keys, stamp, tally))
             guard let last = scan.coveredThrough else { break }
             lowest = Int(last.value) + 1
         }
@@ -344,21 +359,22 @@ package struct JobWork: Sendable {
         }.get()
     }
 
-    private func whileStanding(on stamp: HostStamp, _ body: () async throws -> Void) async throws {
+    private func whileStanding<Result: Sendable>(
+        on stamp: HostStamp, _ body: () async throws -> Result
+    ) async throws -> Result {
         let isStanding = try await loop.submit {
             guard coordinator.value.view?.stamp == stamp else { return false }
             coordinator.value.local.begin(stamp.epoch)
             return true
         }.get()
         guard isStanding else { throw Failure.overtaken }
-        let result: Result<Void, any Error>
+        let result: Swift.Result<Result, any Error>
         do {
-            try await body()
-            result = .success(())
+            result = .success(try await body())
         } catch {
             result = .failure(error)
         }
         try await loop.submit { coordinator.value.local.end(stamp.epoch) }.get()
-        try result.get()
+        return try result.get()
     }
 }

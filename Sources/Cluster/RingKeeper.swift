@@ -240,7 +240,8 @@ package actor RingKeeper {
     // MARK: Bringing the ring back
 
     /// memcached is empty: a new generation begins. What this worker or the disk knows is confirmed with another member
-    /// first, unless this worker has stood on it all the while (no change can have gone past a living member).
+    /// first, unless this worker has stood on it all the while: should a change have gone past it, others refuse its
+    /// epoch.
     private func restore() async throws {
         if view != nil {
             with.logger.error("memcached has come back empty: its pairs are lost, the ring is brought back")

@@ -164,7 +164,8 @@ package actor RingOperator {
         }
         if !isStarted {
             self.driver = nil
-            notBegun[id] = "this worker is leaving"
+            // (One that was taken over goes on, with another driver.)
+            if !machine.isEstablished { notBegun[id] = "this worker is leaving" }
         }
     }
 
@@ -226,7 +227,7 @@ package actor RingOperator {
         guard let document = await with.keeper.document else { throw .noRing }
         guard let transition = document.transition else { throw .nothingToAbort("no ring change is under way") }
         if transition.abortReason == nil {
-            guard transition.step == .copying || transition.step == .crossing else {
+            guard !transition.hasSettled, transition.step == .copying || transition.step == .crossing else {
                 throw .nothingToAbort(
                     "the ring change \(transition.id) is past the point of return (\(transition.step.rawValue))")
             }

@@ -28,10 +28,12 @@ extension HTTPFrontHandler {
     }
 
     /// Has work done away from the event loop; its answer comes back to it.
-    func handOver(_ id: RequestID, _ work: @escaping @Sendable () async -> Answer) {
+    func handOver(
+        _ id: RequestID, _ kind: OperatorTaskKind = .request, _ work: @escaping @Sendable () async -> Answer
+    ) {
         let connection = NIOLoopBound(self, eventLoop: front.loop)
         let loop = front.loop
-        let isTaken = front.tasks.run {
+        let isTaken = front.tasks.run(kind) {
             let answer = await work()
             loop.execute { connection.value.complete(id, answer) }
         }

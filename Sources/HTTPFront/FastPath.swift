@@ -4,8 +4,8 @@ private import KeyValue
 package import NIOCore
 
 /// Reads the commonest requests straight from the connection's bytes: a whole `GET /route?…` or `POST /route` of
-/// HTTP/1.1 whose header fields say nothing else that matters here. Whatever is anything else, or incomplete, is left to
-/// NIOHTTP1's decoder.
+/// HTTP/1.1 whose header fields say nothing else that matters here. Whatever is anything else, or incomplete, is left
+/// to NIOHTTP1's decoder.
 ///
 /// The decoder decides what a request is; this knows a subset of its language, in which it finds the same requests with
 /// the same ends (the tests compare the two).

@@ -46,7 +46,7 @@ extension HTTPFrontHandler {
         let connection = NIOLoopBound(self, eventLoop: front.loop)
         let loop = front.loop
         let operators = front.operators
-        let isTaken = front.tasks.run {
+        let isTaken = front.tasks.run(.stream) {
             var failure: (any Error)?
             do {
                 try await operators.forEachPair { pairs in

@@ -38,7 +38,7 @@ extension HTTPFrontHandler {
         let operators = front.operators
         let call = String(name)
         let body = request.body
-        handOver(id) {
+        handOver(id, .peerCall) {
             do throws(PeerCallError) {
                 return .json(try await operators.peerCall(call, body))
             } catch {

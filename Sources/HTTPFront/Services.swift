@@ -70,6 +70,15 @@ package enum PeerCallError: Error {
 
 /// Where work that takes long is handed to, away from the event loop.
 package protocol OperatorTasks: Sendable {
-    /// False where too much runs already, or the worker is leaving.
-    func run(_ work: @escaping @Sendable () async -> Void) -> Bool
+    /// False where too much of its kind runs already, or the worker is leaving.
+    func run(_ kind: OperatorTaskKind, _ work: @escaping @Sendable () async -> Void) -> Bool
+}
+
+/// Each kind has places of its own, so that none keeps the others from being done.
+package enum OperatorTaskKind: Hashable, Sendable, CaseIterable {
+    case request
+    /// Another node's call.
+    case peerCall
+    /// All pairs: takes long, and memory.
+    case stream
 }

@@ -199,8 +199,12 @@ package struct RingTransitionStateMachine: Hashable, Sendable {
         if let transition = document.transition, transition.step == .settling, gainers.contains(node),
             let fence = transition.fence(of: node), fence != generation
         {
-            // Its memory was lost after it had been verified, and the losers still have everything.
-            return enter(transition.moved(to: .crossing), now: now)
+            // Its memory was lost after it had been verified, and the losers still have everything that was
+            // acknowledged.
+            var next = transition.moved(to: .crossing)
+            // What a single gainer alone had shown is gone with its memory, so the old side may answer alone again.
+            if gainers.count == 1 { next.hasSettled = false }
+            return enter(next, now: now)
         }
         phase = .announcing(to: audience, waiting: waiting)
         return waiting.isEmpty ? announced(now: now) : []
@@ -284,9 +288,10 @@ package struct RingTransitionStateMachine: Hashable, Sendable {
         let since = isRow ? known?.since ?? now : now
         let count = (known?.count ?? 0) + 1
         failing[node] = Failing(since: since, last: now, count: count)
+        // Either for long without a pause, or many times with long pauses, in which each try took its time.
         let isHopeless =
             now - since >= RingTransitionStateMachine.patienceMilliseconds
-            || count >= RingTransitionStateMachine.patienceTries && !isRow
+            || (count >= RingTransitionStateMachine.patienceTries && !isRow)
         switch phase {
         case .preparing:
             phase = .ended
@@ -325,10 +330,10 @@ package struct RingTransitionStateMachine: Hashable, Sendable {
         }
     }
 
-    /// Whoever holds a moving slot must stand on a rung before the next one is climbed. The others may lag: whatever they
-    /// ask under an older document is refused by those. On the way down, and once the losers have let go, the losers'
-    /// word is enough: no operation on a moving slot gets past them with an older document. The last document, and a
-    /// clean-up that was in force already, need nobody's word: all that follows is in the document.
+    /// Whoever holds a moving slot must stand on a rung before the next one is climbed. The others may lag: whatever
+    /// they ask under an older document is refused by those. On the way down, and once the losers have let go, the
+    /// losers' word is enough: no operation on a moving slot gets past them with an older document. The last document,
+    /// and a clean-up that was in force already, need nobody's word: all that follows is in the document.
     private func isNeeded(_ node: NodeID) -> Bool {
         guard let transition = document.transition else { return false }
         if transition.step == .cleaning, document.epoch == resumedEpoch { return false }
@@ -336,8 +341,9 @@ package struct RingTransitionStateMachine: Hashable, Sendable {
         return holders.contains(node)
     }
 
-    /// An abort, where the rung can't be left upwards. Nil where there is no way down, or where a loser is known to have
-    /// lost its memory: what the gainers hold is the last copy then, and only an operator may decide to throw it away.
+    /// An abort, where the rung can't be left upwards. Nil where there is no way down, or where a loser is known to
+    /// have lost its memory: what the gainers hold is the last copy then, and only an operator may decide to throw it
+    /// away.
     private mutating func climbDown(becauseOf node: NodeID, _ reason: String, now: Int64) -> [Action]? {
         guard canAbort, document.transition?.losses.isEmpty ?? false, newLosses.isEmpty else { return nil }
         return abort("\(node) could not do its part: \(reason)", now: now)

@@ -29,8 +29,8 @@ package struct RingTransition: Hashable, Sendable, Codable {
     package var step: Step
     /// Set once an abort was decided; never unset.
     package var abortReason: String?
-    /// Whether some node may have answered reads from the new side alone. From then on there is no way back: the new side
-    /// may hold, and have shown, what the old one never got.
+    /// Whether some node may have answered reads from the new side alone. From then on there is no way back: the new
+    /// side may hold, and have shown, what the old one never got.
     package var hasSettled: Bool
     /// What was lost on the way, for the operator; empty where nothing was.
     package var losses: [String]

@@ -8,14 +8,18 @@ private import Synchronization
 final class BackgroundWork: OperatorTasks {
     typealias Work = @Sendable () async -> Void
 
-    /// Works for clients, operators and other nodes at once.
-    private static let requestLimit = 256
-    /// And the node's own beside them: it drives a change and does its part of it, however much is asked of it.
-    private static let ownLimit = 32
+    /// Works of each kind at once. The node's own, nil, have their places too: it drives a change and does its part of
+    /// it, however much is asked of it.
+    private static func limit(of kind: OperatorTaskKind?) -> Int {
+        switch kind {
+        case .request, .peerCall: 128
+        case .stream: 4
+        case nil: 32
+        }
+    }
 
     private struct Running {
-        var requests = 0
-        var own = 0
+        var works: [OperatorTaskKind?: Int] = [:]
         var isClosed = false
     }
 
@@ -57,27 +61,22 @@ final class BackgroundWork: OperatorTasks {
         patienceSink.finish()
     }
 
-    func run(_ work: @escaping Work) -> Bool {
-        start(work, counting: \.requests, limit: BackgroundWork.requestLimit)
-    }
+    func run(_ kind: OperatorTaskKind, _ work: @escaping Work) -> Bool { start(work, of: kind) }
 
     /// For the node's own works.
-    func runOwn(_ work: @escaping Work) -> Bool {
-        start(work, counting: \.own, limit: BackgroundWork.ownLimit)
-    }
+    func runOwn(_ work: @escaping Work) -> Bool { start(work, of: nil) }
 
-    private func start(
-        _ work: @escaping Work, counting count: any WritableKeyPath<Running, Int> & Sendable, limit: Int
-    ) -> Bool {
+    private func start(_ work: @escaping Work, of kind: OperatorTaskKind?) -> Bool {
         let isTaken = running.withLock { running in
-            guard !running.isClosed, running[keyPath: count] < limit else { return false }
-            running[keyPath: count] += 1
+            let count = running.works[kind, default: 0]
+            guard !running.isClosed, count < BackgroundWork.limit(of: kind) else { return false }
+            running.works[kind] = count + 1
             return true
         }
         guard isTaken else { return false }
         let yielded = sink.yield { [self] in
             await work()
-            running.withLock { $0[keyPath: count] -= 1 }
+            running.withLock { $0.works[kind, default: 0] -= 1 }
         }
         if case .enqueued = yielded { return true }
         return false

@@ -50,6 +50,8 @@ struct NodeOperator: OperatorService {
     func clear() async throws(OperatorError) -> Int {
         do {
             return try await jobWork.clear()
+        } catch JobWork.Failure.ringChanges {
+            throw .busy("a ring change is under way")
         } catch {
             throw .unknown("some of the pairs may be dropped: \(error)")
         }

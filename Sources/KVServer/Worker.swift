@@ -54,7 +54,11 @@ struct Worker: Sendable {
         _ parts: WorkerParts, _ loop: any EventLoop, _ orders: AsyncStream<Lifeline.Order>
     ) async throws {
         try await withThrowingTaskGroup(of: Void.self) { group in
-            group.addTask { await parts.background.run() }
+            let (background, backgroundEnd) = AsyncStream<Void>.makeStream()
+            group.addTask {
+                await parts.background.run()
+                backgroundEnd.finish()
+            }
             await prepare(parts)
             group.addTask {
                 await parts.housekeeping.run(wakeUps: parts.signals.wakeUps.stream) {
@@ -77,6 +81,8 @@ struct Worker: Sendable {
             logger.debug("serving")
             let time = await waitForDrain(parts, loop, orders)
             await drain(parts, loop, server, within: time)
+            // As long as anything runs, this worker counts as living, and has to say how far it is.
+            for await _ in background {}
             group.cancelAll()
         }
     }

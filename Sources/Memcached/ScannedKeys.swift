@@ -27,8 +27,8 @@ package struct ScannedKeys: Sendable {
     /// The item's cas token.
     func token(of index: Int) -> UInt64 { tokens[index] }
 
-    /// Where a batch ends that begins with this key: after so many keys, or once their items have so many bytes, but not
-    /// before the first.
+    /// Where a batch ends that begins with this key: after so many keys, or once their items have so many bytes, but
+    /// not before the first.
     package func endOfBatch(from start: Int, keys: Int, bytes: Int) -> Int {
         var end = start
         var sum = 0

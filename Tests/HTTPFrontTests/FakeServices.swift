@@ -151,7 +151,7 @@ actor FakeOperators: OperatorService {
 struct FakeTasks: OperatorTasks {
     var takesWork = true
 
-    func run(_ work: @escaping @Sendable () async -> Void) -> Bool {
+    func run(_ kind: OperatorTaskKind, _ work: @escaping @Sendable () async -> Void) -> Bool {
         guard takesWork else { return false }
         Task { await work() }
         return true

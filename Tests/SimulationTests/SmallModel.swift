@@ -15,6 +15,8 @@ import NIOCore
 /// any later time, unless the pair has changed by then), the driver dies or is stopped (its messages are still on their
 /// way, another one takes over), the gaining node's memory is lost.
 ///
+/// Time stands still: what a driver does after having waited for long is not in here, but in the random runs.
+///
 /// To keep the walk short, what can be put off without any difference is done at once (`doWhatCommutes`).
 struct SmallModel: Hashable {
     enum Mutant: CaseIterable {
