@@ -49,6 +49,9 @@ def change_and_abort(cluster, point, step):
     adding = threading.Thread(target=ask, args=("added", cluster.node(1), f"/add_node/5000/{cluster.node(3).address}"))
     adding.start()
     eventually(10, f"the change is {step}", lambda: (cluster.node(1).status()["transition"] or {}).get("step") == step)
+    for node in cluster.nodes:
+        cleared = node.get("/clear_cache")
+        expect_equal((cleared.status, cleared.header("X-KV-Outcome")), (409, "not-applied"), f"clearing {node.name} while {step}: {cleared}")
     aborting = threading.Thread(target=ask, args=("aborted", cluster.node(2), "/abort_change"))
     aborting.start()
     aborting.join(1.0)
