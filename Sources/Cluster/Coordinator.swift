@@ -31,6 +31,9 @@ package final class Coordinator {
     /// memcached's limit for an item with its key and header, in bytes.
     package var itemBytes: Int { settings.itemBytes }
 
+    /// This host's wall clock, in milliseconds since 1970.
+    package var wallMilliseconds: UInt64 { clock.wallMilliseconds }
+
     private let settings: MemcachedSettingsCell
     let requestTime: TimeAmount
     private var remotes: [NodeID: RemoteReplica] = [:]

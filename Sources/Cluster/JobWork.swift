@@ -8,7 +8,7 @@ package import NIOCore
 
 /// What the jobs of a ring change do: copy, verify, clean. All of it may be done twice without harm.
 package struct JobWork: Sendable {
-    package enum Failure: Error, Sendable {
+    package enum Failure: Error, Sendable, CustomStringConvertible {
         case takenOver
         /// The ring, or this host's memory, is no longer the one that the job began with.
         case overtaken
@@ -19,6 +19,18 @@ package struct JobWork: Sendable {
         case local(OperationFailure)
         case remote(NodeID, OperationFailure)
         case unexpected(String)
+
+        package var description: String {
+            switch self {
+            case .takenOver: "another worker has taken the job over"
+            case .overtaken: "the ring, or this host's memory, has changed meanwhile"
+            case .ringChanges: "the ring is being changed"
+            case .gainerForgot(let node): "\(node) has lost its memory meanwhile"
+            case .local(let failure): "this host: \(failure)"
+            case .remote(let node, let failure): "\(node): \(failure)"
+            case .unexpected(let text): text
+            }
+        }
     }
 
     /// Up to where a run had come, for the one that takes over: all pairs of the slots up to this one are done, on
@@ -61,6 +73,7 @@ package struct JobWork: Sendable {
 
     private static let localTime = TimeAmount.seconds(2)
     private static let remoteTime = TimeAmount.seconds(2)
+    private static let ringPause = Duration.milliseconds(100)
 
     private let node: NodeID
     private let loop: any EventLoop
@@ -288,8 +301,7 @@ package struct JobWork: Sendable {
     /// Drops every pair of this host; returns how many. Not during a ring change: what it has brought here is nowhere
     /// else soon, and what it takes from here would come back.
     package func clear() async throws -> Int {
-        let view = try await loop.submit { coordinator.value.view }.get()
-        guard let view else { throw Failure.overtaken }
+        guard let view = try await view() else { throw Failure.overtaken }
         if view.document?.transition != nil { throw Failure.ringChanges }
         let stamp = view.stamp
         let tally = Tally(checkpoint: nil)
@@ -305,12 +317,11 @@ package struct JobWork: Sendable {
         return count
     }
 
-    /// Hands on every pair of this host, tombstones excepted, in batches.
+    /// Hands on every pair of this host, in batches; not those that are deleted or expired.
     package func forEachPair(
         _ body: @Sendable ([(key: Key, value: ByteBuffer)]) async throws -> Void
     ) async throws {
-        let stamp = try await loop.submit { coordinator.value.view?.stamp }.get()
-        guard let stamp else { throw Failure.overtaken }
+        guard let generation = try await view()?.stamp.generation else { throw Failure.overtaken }
         var lowest = 0
         while lowest < Slot.count {
             let from = UInt16(lowest)
@@ -319,9 +330,10 @@ package struct JobWork: Sendable {
             while start < scan.keys.count {
                 let end = JobWork.endOfBatch(scan.keys, from: start)
                 let keys = (start..<end).map { scan.keys[$0] }
+                let now = clock.wallMilliseconds
                 try await body(
-                    zip(keys, try await records(of: keys, stamp)).compactMap { key, record in
-                        guard let record, !record.isTombstone,
+                    zip(keys, try await records(of: keys, in: generation)).compactMap { key, record in
+                        guard let record, !record.isGone(atMilliseconds: now),
                             let name = record.keyInside.flatMap({ Key(Array($0.readableBytesView)) }) ?? key.clientKey
                         else { return nil }
                         return (name, record.value)
@@ -342,6 +354,25 @@ package struct JobWork: Sendable {
             return record
         }
     }
+
+    /// The same under whatever ring this host stands on, in this memory.
+    private func records(of keys: [StoredKey], in generation: Generation) async throws -> [Envelope?] {
+        var tries = 0
+        while true {
+            guard let stamp = try await view()?.stamp, stamp.generation == generation else { throw Failure.overtaken }
+            do {
+                return try await records(of: keys, stamp)
+            } catch Failure.overtaken where tries < Limits.ringRetries {
+                tries += 1
+            } catch Failure.local(.notApplied(.noRing)) where tries < Limits.ringRetries {
+                // The host has moved on, and this worker is about to.
+                tries += 1
+            }
+            try await Task.sleep(for: JobWork.ringPause)
+        }
+    }
+
+    private func view() async throws -> RingView? { try await loop.submit { coordinator.value.view }.get() }
 
     private func here(_ operations: [Operation], _ stamp: HostStamp) async throws -> [Outcome] {
         guard !operations.isEmpty else { return [] }

@@ -4,7 +4,7 @@ package import HashRing
 package import KeyValue
 
 /// One read over the groups of nodes that its slot's placement names: done when every group has its quorum of answers
-/// and, where two groups were asked, when a quorum of each holds what is answered (the write-back of ABD).
+/// and a quorum of each holds what is answered (the write-back of ABD).
 package struct QuorumRead: Hashable, Sendable {
     package enum Action: Hashable, Sendable {
         case ask([NodeID])
@@ -19,7 +19,8 @@ package struct QuorumRead: Hashable, Sendable {
     private var answers: [NodeID: Envelope?] = [:]
     private var failures: [NodeID: OperationFailure] = [:]
     private var holders: Set<NodeID> = []
-    private var isWritingBack = false
+    /// What will be answered once it is held.
+    private var chosen: Envelope?
     private var isDone = false
 
     package init(_ groups: [ReplicaGroup]) { self.groups = groups }
@@ -27,7 +28,8 @@ package struct QuorumRead: Hashable, Sendable {
     package func begin() -> Action { .ask(members) }
 
     package mutating func received(_ outcome: Outcome, from node: NodeID) -> Action {
-        guard !isDone, !isWritingBack else { return .wait }
+        guard !isDone else { return .wait }
+        if chosen != nil { return receivedLate(outcome, from: node) }
         switch outcome {
         case .record(let record): answers[node] = .some(record)
         case .failed(let failure): failures[node] = failure
@@ -41,11 +43,24 @@ package struct QuorumRead: Hashable, Sendable {
     }
 
     package mutating func wroteBack(_ outcome: Outcome, to node: NodeID) -> Action {
-        guard !isDone, isWritingBack else { return .wait }
+        guard !isDone, chosen != nil else { return .wait }
         switch outcome {
         case .applied: holders.insert(node)
         case .failed(let failure): failures[node] = failure
         case .record, .version, .stored: failures[node] = .notApplied(.protocolViolation)
+        }
+        if let failure = hopeless(failures) { return fail(failure) }
+        return answerOnceHeld()
+    }
+
+    /// An answer that was not needed for the decision: its node may hold the pair, or take it.
+    private mutating func receivedLate(_ outcome: Outcome, from node: NodeID) -> Action {
+        guard let chosen, answers[node] == nil else { return .wait }
+        switch outcome {
+        case .record(let record?) where record.version >= chosen.version: holders.insert(node)
+        case .record: return .writeBack(chosen, to: [node])
+        case .failed(let failure): failures[node] = failure
+        case .version, .stored, .applied: failures[node] = .notApplied(.protocolViolation)
         }
         if let failure = hopeless(failures) { return fail(failure) }
         return answerOnceHeld()
@@ -74,12 +89,7 @@ package struct QuorumRead: Hashable, Sendable {
             return .answer(nil)
         }
         holders = Set(answers.filter { $0.value?.version == newest.version }.keys)
-        if groups.count == 1 {
-            // One group: any quorum that is read meets any quorum that was written.
-            isDone = true
-            return .answer(newest)
-        }
-        isWritingBack = true
+        chosen = newest
         let lacking = members.filter { answers[$0] != nil && !holders.contains($0) }
         if isHeld {
             isDone = true
@@ -95,7 +105,7 @@ package struct QuorumRead: Hashable, Sendable {
     private mutating func answerOnceHeld() -> Action {
         guard isHeld else { return .wait }
         isDone = true
-        return .answer(newest)
+        return .answer(chosen)
     }
 
     /// Why some group can't reach its quorum any more.

@@ -20,7 +20,7 @@ extension Coordinator: DataService {
     package func valueLimit(for storedKey: StoredKey, of key: Key) -> Int {
         // The stored key itself is part of the item's overhead; a long one's client key is in the envelope, with its
         // length.
-        let inside = Envelope.headerBytes + (storedKey.isDigest ? 2 + key.bytes.count : 0)
+        let inside = Envelope.longestHeaderBytes + (storedKey.isDigest ? 2 + key.bytes.count : 0)
         return max(0, itemBytes - Limits.itemOverheadBytes - inside)
     }
 }

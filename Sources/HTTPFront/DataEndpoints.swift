@@ -16,7 +16,8 @@ extension HTTPFrontHandler {
         if front.isFull { return complete(id, ErrorAnswer.overloaded) }
         let completion = { (result: Result<Envelope?, OperationFailure>) in
             switch result {
-            case .success(let envelope?) where !envelope.isTombstone: self.complete(id, .found(envelope))
+            case .success(let envelope?) where !envelope.isGone(atMilliseconds: self.front.data.wallMilliseconds):
+                self.complete(id, .found(envelope))
             case .success: self.complete(id, ErrorAnswer.missing)
             case .failure(let failure): self.complete(id, self.answer(to: failure))
             }
@@ -40,11 +41,43 @@ extension HTTPFrontHandler {
         case .tooLong: return complete(id, ErrorAnswer.valueTooLarge(front.data.itemBytes))
         case .value(let found): value = found
         }
+        let expiry: UInt64?
+        switch request.body.withUnsafeReadableBytes({ FormDecoder.bytes("ttl", in: $0, limit: 16) }) {
+        case .absent: expiry = nil
+        case .value(let text):
+            guard let seconds = HTTPFrontHandler.timeToLive(text) else {
+                return complete(id, ErrorAnswer.badTimeToLive)
+            }
+            expiry = front.data.wallMilliseconds + seconds * 1000
+        case .malformed, .tooLong: return complete(id, ErrorAnswer.badTimeToLive)
+        }
         let storedKey = StoredKey(key)
         let limit = front.data.valueLimit(for: storedKey, of: key)
         guard value.readableBytes <= limit else { return complete(id, ErrorAnswer.valueTooLarge(limit)) }
         if !here, front.data.standing == .none { return complete(id, ErrorAnswer.noRing) }
-        store(storedKey, Envelope(key: key, storedKey: storedKey, value: value), id, here: here)
+        let envelope = Envelope(key: key, storedKey: storedKey, value: value, expiryMilliseconds: expiry)
+        store(storedKey, envelope, id, here: here)
+    }
+
+    /// Stores that the pair is gone, whether there was one or not: an older copy may be anywhere.
+    func deletePair(_ request: FrontRequest, _ id: RequestID, here: Bool) {
+        let key: Key
+        switch queriedKey(request) {
+        case .success(let found): key = found
+        case .failure(let refusal): return complete(id, refusal.answer)
+        }
+        if !here, front.data.standing == .none { return complete(id, ErrorAnswer.noRing) }
+        let storedKey = StoredKey(key)
+        let tombstone = Envelope(key: key, storedKey: storedKey, value: ByteBuffer(), isTombstone: true)
+        store(storedKey, tombstone, id, here: here)
+    }
+
+    /// Whole seconds, in digits alone.
+    private static func timeToLive(_ text: [UInt8]) -> UInt64? {
+        guard text.allSatisfy({ (0x30...0x39).contains($0) }), let seconds = Int(String(decoding: text, as: UTF8.self)),
+            (1...Limits.timeToLiveSeconds).contains(seconds)
+        else { return nil }
+        return UInt64(seconds)
     }
 
     private func store(_ key: StoredKey, _ envelope: Envelope, _ id: RequestID, here: Bool) {
@@ -71,9 +104,19 @@ extension HTTPFrontHandler {
         switch queriedKey(request) {
         case .failure(let refusal): complete(id, refusal.answer)
         case .success(let key):
-            guard let owner = front.data.holders(of: key)?.first else { return complete(id, withoutRing) }
-            complete(id, .text(owner.description))
+            guard let holders = front.data.holders(of: key), let owner = holders.first else {
+                return complete(id, withoutRing)
+            }
+            guard wantsAll(request) else { return complete(id, .text(owner.description)) }
+            complete(id, .text(holders.map { "\($0)\n" }.joined()))
         }
+    }
+
+    private func wantsAll(_ request: FrontRequest) -> Bool {
+        if case .value(let text) = request.withQuery({ FormDecoder.bytes("all", in: $0, limit: 1) }) {
+            return text == [UInt8(ascii: "1")]
+        }
+        return false
     }
 
     /// What to say where the ring is needed and is not known.

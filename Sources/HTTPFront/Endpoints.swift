@@ -7,9 +7,11 @@ extension HTTPFrontHandler {
     func perform(_ request: FrontRequest, _ id: RequestID) {
         switch (request.route, request.method) {
         case (.pair, .get): readPair(request, id, here: false)
+        case (.pair, .delete): deletePair(request, id, here: false)
         case (.pair, _): storePair(request, id, here: false)
         case (.peerBatch, _): serveBatch(request, id)
         case (.pairHere, .get): readPair(request, id, here: true)
+        case (.pairHere, .delete): deletePair(request, id, here: true)
         case (.pairHere, _): storePair(request, id, here: true)
         case (.owner, _): tellOwner(request, id)
         case (.home, _): complete(id, .text("The key-value node \(front.node) runs.\n"))

@@ -58,6 +58,8 @@ package enum ErrorAnswer {
 
     package static let noKey = refusal(.badRequest, "The request needs a key: key=…, percent-encoded and not empty.")
     package static let noValue = refusal(.badRequest, "The form needs a value: key=…&val=…, percent-encoded.")
+    package static let badTimeToLive = refusal(
+        .badRequest, "A time to live is a whole number of seconds from 1 to \(Limits.timeToLiveSeconds): ttl=60.")
     package static let malformedField = refusal(
         .badRequest, "A percent sign has to be followed by two hexadecimal digits.")
     package static let keyTooLongInTarget = refusal(.targetTooLong, keyLine)

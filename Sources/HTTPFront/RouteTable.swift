@@ -24,7 +24,8 @@ package enum Route: Hashable, Sendable, CaseIterable {
     package var methods: Methods {
         switch self {
         case .home, .owner, .pairs, .status, .live, .ready: .get
-        case .pair, .pairHere, .ring, .addNode, .removeNode, .abortChange, .clear: [.get, .post]
+        case .pair, .pairHere: [.get, .post, .delete]
+        case .ring, .addNode, .removeNode, .abortChange, .clear: [.get, .post]
         case .peerBatch, .peerCall: .post
         }
     }
@@ -46,6 +47,7 @@ package struct Methods: OptionSet, Hashable, Sendable {
 
     package static let get = Methods(rawValue: 1)
     package static let post = Methods(rawValue: 2)
+    package static let delete = Methods(rawValue: 4)
 
     package init(rawValue: UInt8) { self.rawValue = rawValue }
 
@@ -54,6 +56,7 @@ package struct Methods: OptionSet, Hashable, Sendable {
         switch method {
         case .GET, .HEAD: self = .get
         case .POST: self = .post
+        case .DELETE: self = .delete
         default: return nil
         }
     }
@@ -63,7 +66,8 @@ package struct Methods: OptionSet, Hashable, Sendable {
         switch self {
         case .get: "GET, HEAD"
         case .post: "POST"
-        default: "GET, HEAD, POST"
+        case [.get, .post]: "GET, HEAD, POST"
+        default: "GET, HEAD, POST, DELETE"
         }
     }
 }

@@ -14,6 +14,8 @@ package protocol DataService: AnyObject {
     var document: RingDocument? { get }
     /// The nodes that hold the key now, its owner first; nil without a ring.
     func holders(of key: Key) -> [NodeID]?
+    /// The wall clock, in milliseconds since 1970.
+    var wallMilliseconds: UInt64 { get }
     /// memcached's item size limit in bytes: no value is larger.
     var itemBytes: Int { get }
     /// The largest value in bytes that this node's memcached takes for the key.

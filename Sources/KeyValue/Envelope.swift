@@ -4,19 +4,23 @@ package import NIOCore
 
 /// A pair as it is stored and as it travels: a small header and the client's bytes in one buffer.
 ///
-/// Layout, integers big-endian: format (1 byte, = 1), flags (1 byte: 1 tombstone, 2 key inside, 4 content type inside),
-/// version time (8 bytes), version writer (4 bytes); then, where flagged, the key (2-byte length, bytes) and the
-/// content type (1-byte length, bytes); then the value. The version sits at a fixed place, so that an owner can stamp a
-/// buffer that is already encoded.
+/// Layout, integers big-endian: format (1 byte, = 1), flags (1 byte: 1 tombstone, 2 key inside, 4 content type inside,
+/// 8 expires), version time (8 bytes), version writer (4 bytes); then, where flagged, the time of its expiry (8 bytes,
+/// milliseconds since 1970), the key (2-byte length, bytes) and the content type (1-byte length, bytes); then the
+/// value. The version sits at a fixed place, so that an owner can stamp a buffer that is already encoded.
 package struct Envelope: Hashable, Sendable {
     package static let format: UInt8 = 1
     package static let headerBytes = 14
+    private static let expiryBytes = 8
+    /// What comes before key, content type and value, at most.
+    package static let longestHeaderBytes = headerBytes + expiryBytes
 
     private struct Flags {
         static let tombstone: UInt8 = 1
         static let keyInside: UInt8 = 2
         static let contentTypeInside: UInt8 = 4
-        static let known: UInt8 = 7
+        static let expires: UInt8 = 8
+        static let known: UInt8 = 15
     }
 
     /// The encoded form; always decodable.
@@ -25,19 +29,23 @@ package struct Envelope: Hashable, Sendable {
     /// - Parameters:
     ///   - key: kept inside only where its stored form is a digest.
     ///   - value: the client's bytes; ignored for a tombstone.
+    ///   - expiryMilliseconds: from this time on, since 1970, the pair counts as deleted; ignored for a tombstone.
     package init(
         key: Key, storedKey: StoredKey, value: ByteBuffer, version: Version = .none, isTombstone: Bool = false,
-        contentType: String? = nil
+        contentType: String? = nil, expiryMilliseconds: UInt64? = nil
     ) {
+        let expiry = isTombstone ? nil : expiryMilliseconds
         var flags: UInt8 = 0
         if isTombstone { flags |= Flags.tombstone }
         if storedKey.isDigest { flags |= Flags.keyInside }
         let type = contentType.flatMap { $0.utf8.count <= 255 ? $0 : nil }
         if type != nil { flags |= Flags.contentTypeInside }
+        if expiry != nil { flags |= Flags.expires }
         var buffer = ByteBuffer()
         buffer.reserveCapacity(
-            Envelope.headerBytes + value.readableBytes + (storedKey.isDigest ? key.bytes.count + 2 : 0))
+            Envelope.longestHeaderBytes + value.readableBytes + (storedKey.isDigest ? key.bytes.count + 2 : 0))
         buffer.writeMultipleIntegers(Envelope.format, flags, version.time, version.writer)
+        if let expiry { buffer.writeInteger(expiry) }
         if storedKey.isDigest {
             buffer.writeInteger(UInt16(key.bytes.count))
             buffer.writeBytes(key.bytes)
@@ -57,7 +65,7 @@ package struct Envelope: Hashable, Sendable {
             buffer.getInteger(at: buffer.readerIndex, as: UInt8.self) == Envelope.format,
             flags & ~Flags.known == 0, valueStart <= buffer.writerIndex, version.time <= Version.latestStoredTime
         else { return nil }
-        if isTombstone, valueStart != buffer.writerIndex { return nil }
+        if isTombstone, flags & Flags.expires != 0 || valueStart != buffer.writerIndex { return nil }
         if let key = keyInside, !(1...Limits.keyBytes).contains(key.readableBytes) { return nil }
     }
 
@@ -77,6 +85,18 @@ package struct Envelope: Hashable, Sendable {
 
     package var isTombstone: Bool { flags & Flags.tombstone != 0 }
 
+    /// Since 1970; nil where the pair does not expire.
+    package var expiryMilliseconds: UInt64? {
+        guard flags & Flags.expires != 0 else { return nil }
+        return buffer.getInteger(at: buffer.readerIndex + Envelope.headerBytes)
+    }
+
+    /// Whether the pair counts as missing: deleted, or expired.
+    /// - Parameter now: the wall clock, in milliseconds since 1970.
+    package func isGone(atMilliseconds now: UInt64) -> Bool {
+        isTombstone || expiryMilliseconds.map { $0 <= now } ?? false
+    }
+
     /// The client's bytes, sharing this envelope's storage.
     package var value: ByteBuffer {
         guard let value = buffer.getSlice(at: valueStart, length: buffer.writerIndex - valueStart) else {
@@ -88,7 +108,7 @@ package struct Envelope: Hashable, Sendable {
     /// The client's key, where the stored key is only its digest.
     package var keyInside: ByteBuffer? {
         guard flags & Flags.keyInside != 0 else { return nil }
-        let start = buffer.readerIndex + Envelope.headerBytes
+        let start = headerEnd
         guard let length = buffer.getInteger(at: start, as: UInt16.self) else { return nil }
         return buffer.getSlice(at: start + 2, length: Int(length))
     }
@@ -101,8 +121,12 @@ package struct Envelope: Hashable, Sendable {
 
     private var flags: UInt8 { buffer.getInteger(at: buffer.readerIndex + 1) ?? 0 }
 
+    private var headerEnd: Int {
+        buffer.readerIndex + Envelope.headerBytes + (flags & Flags.expires != 0 ? Envelope.expiryBytes : 0)
+    }
+
     private var contentTypeStart: Int {
-        let start = buffer.readerIndex + Envelope.headerBytes
+        let start = headerEnd
         guard flags & Flags.keyInside != 0 else { return start }
         // A length that is cut off counts as endless, which the initialiser refuses.
         return buffer.getInteger(at: start, as: UInt16.self).map { start + 2 + Int($0) } ?? .max / 2

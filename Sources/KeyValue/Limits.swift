@@ -13,6 +13,15 @@ package enum Limits {
     package static let itemHeaderBytes = 200
     /// What header, stored key and our envelope may take of memcached's item size limit.
     package static let itemOverheadBytes = itemHeaderBytes + storedKeyBytes + 62
+
+    /// The longest time to live of a pair, in seconds: ten years.
+    package static let timeToLiveSeconds = 315_360_000
+    /// How long memcached keeps what says that a pair was deleted, so that no older copy comes back.
+    package static let tombstoneSeconds = 86_400
+    /// And at least for this long, however old the deletion is when it arrives.
+    package static let lateTombstoneSeconds = 3600
+    /// How long memcached keeps a pair after it has expired, for the same reason.
+    package static let expiredSeconds = 600
     /// The largest value that memcached takes by default; the node asks memcached for its real limit when it starts.
     package static let defaultItemBytes = 1 << 20
 

@@ -156,8 +156,11 @@ struct BatchRun {
         _ writes: [Write], _ expected: HostStamp, _ deadline: NIODeadline, on handle: inout MemcachedHandle,
         _ pipeline: inout WritePipeline
     ) -> [Outcome] {
+        let now = clock.wallMilliseconds
         let stores = writes.map {
-            WritePipeline.Store(key: $0.operation.key, value: $0.stored.buffer, token: $0.token)
+            WritePipeline.Store(
+                key: $0.operation.key, value: $0.stored.buffer, token: $0.token,
+                exptime: Retention.exptime(of: $0.stored, atMilliseconds: now))
         }
         let answers: [WritePipeline.Answer]
         do {
@@ -242,15 +245,18 @@ struct BatchRun {
         on handle: inout MemcachedHandle
     ) throws(MemcachedError) -> MemcachedHandle.StoreAnswer {
         let timeout = deadline.millisecondsLeft
+        let exptime = Int(Retention.exptime(of: envelope, atMilliseconds: clock.wallMilliseconds))
         // (A closure that throws a typed error can't borrow the handle, so the result comes out by way of a variable.)
         var result: Result<MemcachedHandle.StoreAnswer, MemcachedError> = .failure(.timedOut)
         envelope.buffer.withUnsafeReadableBytes { value in
             do throws(MemcachedError) {
                 if let token {
                     result = .success(
-                        try handle.compareAndSwap(key.bytes, value, token: token, timeoutMilliseconds: timeout))
+                        try handle.compareAndSwap(
+                            key.bytes, value, token: token, timeToLiveSeconds: exptime, timeoutMilliseconds: timeout))
                 } else {
-                    result = .success(try handle.add(key.bytes, value, timeoutMilliseconds: timeout))
+                    result = .success(
+                        try handle.add(key.bytes, value, timeToLiveSeconds: exptime, timeoutMilliseconds: timeout))
                 }
             } catch {
                 result = .failure(error)

@@ -43,6 +43,9 @@ package final class WorkerClock: Sendable {
     /// How many readings of other clocks were refused because they were too far ahead.
     package var refusedCount: Int { refused.load(ordering: .relaxed) }
 
+    /// The wall clock, in milliseconds since 1970.
+    package var wallMilliseconds: UInt64 { wallMicroseconds / 1000 }
+
     private var wallMicroseconds: UInt64 {
         var time = timespec()
         clock_gettime(CLOCK_REALTIME, &time)

@@ -18,6 +18,8 @@ struct WritePipeline: ~Copyable {
         let value: ByteBuffer
         /// What was read with the item that is overwritten; nil where there is none.
         let token: UInt64?
+        /// As memcached takes it; 0 for ever.
+        let exptime: UInt32
     }
 
     enum Answer {
@@ -101,7 +103,9 @@ struct WritePipeline: ~Copyable {
         for store in stores {
             request.append(contentsOf: store.token == nil ? "add ".utf8 : "cas ".utf8)
             request.append(contentsOf: store.key.bytes)
-            request.append(contentsOf: " 0 0 ".utf8)
+            request.append(contentsOf: " 0 ".utf8)
+            append(UInt64(store.exptime))
+            request.append(UInt8(ascii: " "))
             append(UInt64(store.value.readableBytes))
             if let token = store.token {
                 request.append(UInt8(ascii: " "))

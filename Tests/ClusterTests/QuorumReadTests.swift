@@ -15,8 +15,39 @@ struct QuorumReadTests {
         var read = QuorumRead([F.group(0, 1, 2)])
         #expect(read.begin() == .ask([a, b, c]))
         #expect(read.received(.record(F.envelope(1)), from: a) == .wait)
-        #expect(read.received(.record(F.envelope(2)), from: c) == .answer(F.envelope(2)))
+        #expect(read.received(.record(F.envelope(1)), from: c) == .answer(F.envelope(1)))
         #expect(read.received(.record(F.envelope(3)), from: b) == .wait)
+    }
+
+    /// Or a later read, which meets other members, would go back in time.
+    @Test func oneGroupHoldsWhatIsAnswered() {
+        var read = QuorumRead([F.group(0, 1, 2)])
+        #expect(read.received(.record(F.envelope(1)), from: a) == .wait)
+        #expect(read.received(.record(F.envelope(2)), from: c) == .writeBack(F.envelope(2), to: [a]))
+        #expect(read.wroteBack(.applied(newest: F.version(2)), to: a) == .answer(F.envelope(2)))
+    }
+
+    @Test(arguments: [1, 2, 3] as [UInt64])
+    func aLateAnswerTakesThePlaceOfAWriteBackThatFails(_ held: UInt64) {
+        var read = QuorumRead([F.group(0, 1, 2)])
+        _ = read.received(.record(F.envelope(1)), from: a)
+        #expect(read.received(.record(F.envelope(2)), from: c) == .writeBack(F.envelope(2), to: [a]))
+        #expect(read.wroteBack(.failed(.notApplied(.deadline)), to: a) == .wait)
+        let action = read.received(.record(F.envelope(held)), from: b)
+        guard held < 2 else {
+            #expect(action == .answer(F.envelope(2)))
+            return
+        }
+        #expect(action == .writeBack(F.envelope(2), to: [b]))
+        #expect(read.wroteBack(.applied(newest: F.version(2)), to: b) == .answer(F.envelope(2)))
+    }
+
+    @Test func aWriteBackThatReachesNoQuorumFails() {
+        var read = QuorumRead([F.group(0, 1, 2)])
+        _ = read.received(.record(F.envelope(1)), from: a)
+        _ = read.received(.record(F.envelope(2)), from: c)
+        #expect(read.wroteBack(.failed(.notApplied(.deadline)), to: a) == .wait)
+        #expect(read.received(.failed(.notApplied(.deadline)), from: b) == .fail(.notApplied(.deadline)))
     }
 
     @Test func nothingAnywhereIsAnAnswer() {

@@ -14,7 +14,7 @@ struct ConnectionTests {
         for number in 0..<40 {
             bytes += postRequest("/route", "key=k\(number)&val=v\(number)") + getRequest("/route?key=k\(number)")
             bytes += getRequest("/route?key=missing") + getRequest("/route") + getRequest("/no_such")
-            bytes += "DELETE /route?key=a HTTP/1.1\r\nHost: kv\r\n\r\n"
+            bytes += "PUT /route?key=a HTTP/1.1\r\nHost: kv\r\n\r\n"
             bytes +=
                 "POST /route HTTP/1.1\r\nHost: kv\r\nTransfer-Encoding: chunked\r\n\r\n5\r\nkey=a\r\n6\r\n&val=b\r\n0\r\n\r\n"
             statuses += [200, 200, 404, 400, 404, 405, 200]

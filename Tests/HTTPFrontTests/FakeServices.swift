@@ -11,6 +11,7 @@ final class FakeData: DataService {
     var standing = RingStanding.present
     var document: RingDocument?
     var itemBytes = 1 << 20
+    var wallMilliseconds: UInt64 = 1_000_000
     var pairs: [Key: Envelope] = [:]
     var here: [Key: Envelope] = [:]
     /// What the next operations fail with.

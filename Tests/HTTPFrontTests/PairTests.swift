@@ -26,6 +26,8 @@ struct PairTests {
         #expect(connection.ask(postRequest("/cache", "key=a&val=here"))?.text == "OK")
         #expect(connection.ask(getRequest("/cache?key=a"))?.text == "here")
         #expect(connection.ask(getRequest("/route_test?key=a"))?.text == "127.0.0.11:5000")
+        #expect(connection.ask(getRequest("/route_test?key=a&all=1"))?.text == "127.0.0.11:5000\n")
+        #expect(connection.ask(getRequest("/route_test?key=a&all=0"))?.text == "127.0.0.11:5000")
         #expect(connection.isOpen)
     }
 
@@ -36,6 +38,42 @@ struct PairTests {
         connection.data.pairs[key] = Envelope(
             key: key, storedKey: StoredKey(key), value: ByteBuffer(), isTombstone: true)
         #expect(connection.ask(getRequest("/route?key=a"))?.text == "N/A")
+    }
+
+    @Test("deleted, with a version of its own, and stored again")
+    func deleted() throws {
+        for path in ["/route", "/cache"] {
+            let connection = try TestConnection()
+            _ = connection.ask(postRequest(path, "key=a&val=1"))
+            for _ in 0..<2 {
+                let answer = try #require(connection.ask("DELETE \(path)?key=a HTTP/1.1\r\nHost: kv\r\n\r\n"))
+                let held = path == "/route" ? connection.data.pairs[Key("a")!] : connection.data.here[Key("a")!]
+                #expect((answer.status, answer.text) == (200, "OK"))
+                #expect(held?.isTombstone == true && answer.headers["etag"] == held.map { "\"\($0.version)\"" })
+                #expect(connection.ask(getRequest("\(path)?key=a"))?.status == 404)
+            }
+            _ = connection.ask(postRequest(path, "key=a&val=2"))
+            #expect(connection.ask(getRequest("\(path)?key=a"))?.text == "2")
+            #expect(connection.ask("DELETE \(path) HTTP/1.1\r\nHost: kv\r\n\r\n")?.status == 400)
+        }
+    }
+
+    @Test("a pair with a time to live is missing once that is over, unless it was stored again")
+    func timeToLive() throws {
+        let connection = try TestConnection()
+        #expect(connection.ask(postRequest("/route", "key=a&val=1&ttl=60"))?.status == 200)
+        #expect(connection.ask(postRequest("/route", "ttl=60&key=b&val=1"))?.status == 200)
+        #expect(connection.ask(postRequest("/route", "key=b&val=2"))?.status == 200)
+        connection.data.wallMilliseconds += 59_999
+        #expect(connection.ask(getRequest("/route?key=a"))?.text == "1")
+        connection.data.wallMilliseconds += 1
+        #expect(connection.ask(getRequest("/route?key=a"))?.text == "N/A")
+        #expect(connection.ask(getRequest("/route?key=b"))?.text == "2")
+        for text in ["", "0", "-1", "%2B5", "1.5", "x", "315360001", "99999999999999999", "%zz"] {
+            let answer = try #require(connection.ask(postRequest("/route", "key=c&val=1&ttl=\(text)")))
+            #expect((answer.status, answer.outcome) == (400, "not-applied"), "ttl=\(text)")
+        }
+        #expect(connection.data.pairs[Key("c")!] == nil)
     }
 
     @Test("keys and values of any bytes come back")
@@ -140,7 +178,7 @@ struct RefusalTests {
             ("dots", getRequest("/route/../status"), 404), ("absolute form", getRequest("http://x/status"), 400),
             ("asterisk", "OPTIONS * HTTP/1.1\r\nHost: kv\r\n\r\n", 400),
             ("fragment", getRequest("/route?key=a#b"), 400),
-            ("DELETE", "DELETE /route?key=a HTTP/1.1\r\nHost: kv\r\n\r\n", 405),
+            ("PUT", "PUT /route?key=a HTTP/1.1\r\nHost: kv\r\n\r\n", 405),
             ("PUT", "PUT / HTTP/1.1\r\nHost: kv\r\nContent-Length: 1\r\n\r\nx", 405),
             ("GET of a batch", getRequest("/peer/batch"), 405), ("no host", "GET / HTTP/1.1\r\n\r\n", 400),
             ("two hosts", "GET / HTTP/1.1\r\nHost: a\r\nHost: b\r\n\r\n", 400),
@@ -217,9 +255,12 @@ struct RefusalTests {
 
     @Test("a wrong method is told the right ones")
     func allow() throws {
-        for (path, allow) in [("/route?key=a", "GET, HEAD, POST"), ("/", "GET, HEAD"), ("/peer/batch", "POST")] {
+        for (path, allow) in [
+            ("/route?key=a", "GET, HEAD, POST, DELETE"), ("/hash_ring", "GET, HEAD, POST"), ("/", "GET, HEAD"),
+            ("/peer/batch", "POST"),
+        ] {
             let connection = try TestConnection()
-            let answer = connection.ask("DELETE \(path) HTTP/1.1\r\nHost: kv\r\n\r\n")
+            let answer = connection.ask("PUT \(path) HTTP/1.1\r\nHost: kv\r\n\r\n")
             #expect(answer?.headers["allow"] == allow, "\(path)")
         }
     }

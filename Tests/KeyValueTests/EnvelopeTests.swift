@@ -13,7 +13,8 @@ struct EnvelopeTests {
             Bool.random(using: &random) ? String(repeating: "t", count: Int.random(in: 0...255, using: &random)) : nil
         let envelope = Envelope(
             key: key, storedKey: StoredKey(key), value: random.buffer(Int.random(in: 0...largest, using: &random)),
-            version: version, isTombstone: Int.random(in: 0..<5, using: &random) == 0, contentType: type)
+            version: version, isTombstone: Int.random(in: 0..<5, using: &random) == 0, contentType: type,
+            expiryMilliseconds: Bool.random(using: &random) ? random.next() : nil)
         return (key, envelope)
     }
 
@@ -26,22 +27,25 @@ struct EnvelopeTests {
             let version = Version(time: random.next(), writer: UInt32(truncatingIfNeeded: random.next()))
             let isTombstone = Bool.random(using: &random)
             let type = Bool.random(using: &random) ? "text/plain; charset=utf-8" : nil
+            let expiry: UInt64? = Bool.random(using: &random) ? random.next() : nil
             let stored = StoredKey(key)
             let envelope = Envelope(
-                key: key, storedKey: stored, value: value, version: version, isTombstone: isTombstone, contentType: type
-            )
+                key: key, storedKey: stored, value: value, version: version, isTombstone: isTombstone,
+                contentType: type, expiryMilliseconds: expiry)
             // Read from the middle of a larger buffer, as it comes from the network.
             var larger = ByteBuffer(bytes: [1, 2, 3])
             larger.writeImmutableBuffer(envelope.buffer)
             larger.moveReaderIndex(forwardBy: 3)
             let again = try #require(Envelope(larger))
             #expect(again.version == version && again.isTombstone == isTombstone && again.contentType == type)
+            #expect(again.expiryMilliseconds == (isTombstone ? nil : expiry))
             #expect(again.value == (isTombstone ? ByteBuffer() : value))
             #expect(again.keyInside.map { Array($0.readableBytesView) } == (stored.isDigest ? key.bytes : nil))
             var stamped = again
             let newer = Version(time: random.next(), writer: 7)
             stamped.stamp(newer)
             #expect(stamped.version == newer && stamped.value == again.value && stamped.contentType == type)
+            #expect(stamped.expiryMilliseconds == again.expiryMilliseconds)
             #expect(again.version == version)
         }
     }
@@ -55,7 +59,7 @@ struct EnvelopeTests {
             if round % 2 == 0 {
                 buffer = random.buffer(Int.random(in: 0...60, using: &random))
                 // The right first bytes, so that the rest is looked at.
-                if buffer.readableBytes > 1 { buffer.setBytes([1, UInt8(round % 8)], at: 0) }
+                if buffer.readableBytes > 1 { buffer.setBytes([1, UInt8(round % 32)], at: 0) }
             } else {
                 buffer = try #require(EnvelopeTests.random(&random, largest: 20)).envelope.buffer
                 buffer.setInteger(
@@ -76,7 +80,8 @@ struct EnvelopeTests {
 
     @Test func theHeaderIsNeededWhole() throws {
         let key = try #require(Key([UInt8](repeating: 9, count: 300)))
-        let envelope = Envelope(key: key, storedKey: StoredKey(key), value: ByteBuffer(), contentType: "a/b")
+        let envelope = Envelope(
+            key: key, storedKey: StoredKey(key), value: ByteBuffer(), contentType: "a/b", expiryMilliseconds: 5)
         for count in 0..<envelope.buffer.readableBytes {
             #expect(Envelope(try #require(envelope.buffer.getSlice(at: 0, length: count))) == nil, "\(count)")
         }

@@ -1,5 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0
 
+import Foundation
 import HashRing
 import KeyValue
 import Memcached
@@ -91,6 +92,33 @@ extension MemcachedTests {
                 let late = await rig.perform(.apply(pair.key, pair.envelope("resurrected", version: first)))
                 #expect(late == .applied(newest: version))
                 #expect(await rig.held(pair)?.isTombstone == true)
+            }
+        }
+
+        /// memcached frees the memory by itself some time later.
+        @Test func whatIsBoundToGoIsNotKeptForGood() async throws {
+            try await Rig.withRealMemcached { memcached, rig in
+                let (plain, deleted, expiring) = (Pair("plain"), Pair("deleted"), Pair("expiring"))
+                let now = UInt64(Date().timeIntervalSince1970 * 1000)
+                let short = Envelope(
+                    key: expiring.client, storedKey: expiring.key, value: ByteBuffer(string: "x"),
+                    expiryMilliseconds: now + 100_000)
+                // Both ways of storing: in a turn with others, and with a token that another write takes away.
+                for _ in 0..<2 {
+                    _ = await rig.perform([
+                        .stamp(plain.key, plain.envelope("x")),
+                        .stamp(deleted.key, deleted.envelope(isTombstone: true)),
+                        .stamp(expiring.key, short), .stamp(deleted.key, deleted.envelope(isTombstone: true)),
+                        .stamp(expiring.key, short),
+                    ])
+                }
+                let connection = try memcached.connect()
+                func seconds(_ pair: Pair) throws -> Int? {
+                    Int(try connection.ask("mg \(pair.stored) t").dropFirst(4).prefix { $0.isNumber || $0 == "-" })
+                }
+                #expect(try seconds(plain) == -1)
+                #expect((86_300...86_400).contains(try #require(try seconds(deleted))))
+                #expect((690...700).contains(try #require(try seconds(expiring))))
             }
         }
 

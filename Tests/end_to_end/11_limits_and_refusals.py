@@ -51,7 +51,7 @@ def refused_requests(cluster):
     yield "a value over the item limit", store_request("large", b"x" * (1 << 20)), {413}
     yield "an unknown path", request_bytes("GET", "/no_such_thing"), {404}
     yield "an unknown path, POST", request_bytes("POST", "/no_such_thing", b"key=1", FORM), {404}
-    yield "DELETE on /route", request_bytes("DELETE", "/route?key=witness"), {405}
+    yield "PUT on /route", request_bytes("PUT", "/route?key=witness"), {405}
     yield "PUT on /", request_bytes("PUT", "/", b"x"), {405}
     yield "DELETE on /hash_ring", request_bytes("DELETE", "/hash_ring"), {405}
     yield "an encoded path", request_bytes("GET", "/%61dd_node/5000/" + free), {400, 404}
@@ -113,9 +113,9 @@ def keys_at_the_limit_are_taken(node):
 def errors_say_which_methods_are_allowed(node):
     for path, methods in (("/route?key=a", {"GET", "POST"}), ("/hash_ring", {"GET", "POST"}), ("/", {"GET"})):
         with Connection(node.address) as connection:
-            answer = connection.request("DELETE", path)
+            answer = connection.request("PUT", path)
             allowed = {method.strip() for method in (answer.header("Allow") or "").split(",")}
-            expect(answer.status == 405 and methods <= allowed, f"DELETE {path}: {answer.status}, Allow: {allowed}")
+            expect(answer.status == 405 and methods <= allowed, f"PUT {path}: {answer.status}, Allow: {allowed}")
 
 
 def a_node_without_a_ring_says_what_to_do(cluster):

@@ -47,7 +47,7 @@ def mixed_requests(keys, mark):
             requests.append(request_bytes("GET", "/no_such_path"))
             wanted.append((404, None))
         if number % 7 == 0:
-            requests.append(request_bytes("DELETE", "/route?key=a"))
+            requests.append(request_bytes("PUT", "/route?key=a"))
             wanted.append((405, None))
     return requests, wanted
 
