@@ -31,4 +31,13 @@ enum Mutant: String, CaseIterable, Sendable {
     case cleansTooEarly
     /// A stamped write whose outcome is unknown is sent again.
     case resendsStamps
+
+    /// Where the search for a seed that shows the mistake begins: some need thousands, and the suite has little time.
+    var firstSeed: UInt64 {
+        switch self {
+        case .noWaitForAdoption: 3701
+        case .notesCopiedLate: 5001
+        default: 1
+        }
+    }
 }
