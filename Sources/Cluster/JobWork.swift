@@ -73,6 +73,9 @@ package struct JobWork: Sendable {
 
     private static let localTime = TimeAmount.seconds(2)
     private static let remoteTime = TimeAmount.seconds(2)
+    /// memcached gives an item that it moves to another page a new token, as if it were overwritten: what a deletion
+    /// left is looked for again, so many times.
+    private static let scansAgain = 8
     private static let ringPause = Duration.milliseconds(100)
 
     private let node: NodeID
@@ -265,14 +268,13 @@ package struct JobWork: Sendable {
         let table = RoutingTable(document)
         let foreign = Set(Slot.all.filter { !table[$0].involves(node) }.map(\.value))
         var lowest = 0
-        var scansAgain = 8
+        var scansAgain = JobWork.scansAgain
         while lowest < Slot.count, !foreign.isEmpty {
             let from = UInt16(lowest)
             let scan = try await scanner.scan { $0.value >= from && foreign.contains($0.value) }
             await tally.found(scan.keys.count)
             let left = try await delete(scan.keys, stamp, tally)
             if left > 0, scansAgain > 0 {
-                // memcached gives an item that it moves to another page a new token, as if it were overwritten.
                 scansAgain -= 1
                 continue
             }
@@ -307,10 +309,21 @@ package struct JobWork: Sendable {
         let tally = Tally(checkpoint: nil)
         var count = 0
         var lowest = 0
+        var scansAgain = JobWork.scansAgain
         while lowest < Slot.count {
             let from = UInt16(lowest)
             let scan = try await scanner.scan { $0.value >= from }
-            count += scan.keys.count - (try await delete(scan.keys, stamp, tally))
+            if scan.keys.count > 0 {
+                // This worker may be the last to hear of a change; what the others wrote since then is not in this
+                // scan.
+                _ = try await records(of: [scan.keys[0]], stamp)
+            }
+            let left = try await delete(scan.keys, stamp, tally)
+            count += scan.keys.count - left
+            if left > 0, scansAgain > 0 {
+                scansAgain -= 1
+                continue
+            }
             guard let last = scan.coveredThrough else { break }
             lowest = Int(last.value) + 1
         }
@@ -328,6 +341,7 @@ package struct JobWork: Sendable {
             let scan = try await scanner.scan { $0.value >= from }
             var start = 0
             while start < scan.keys.count {
+                try Task.checkCancellation()
                 let end = JobWork.endOfBatch(scan.keys, from: start)
                 let keys = (start..<end).map { scan.keys[$0] }
                 let now = clock.wallMilliseconds

@@ -166,7 +166,8 @@ package actor RingKeeper {
     package func announce(_ announcement: PeerMessage.Announcement) async throws -> HostRingRecord.AnnouncementAnswer {
         let next = announcement.document
         guard !next.ring.isEmpty else { throw Failure.damaged("a ring without nodes") }
-        try with.file.rehearse(next)
+        // What was accepted before is followed whatever the disk says.
+        if try await readRecord()?.record.document != next { try with.file.rehearse(next) }
         let (answer, _, _) = try await update { record in
             if !announcement.needsPromise, record.learn(next) { return HostRingRecord.AnnouncementAnswer.accepted }
             return record.announce(next, by: announcement.holder)

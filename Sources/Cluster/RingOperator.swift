@@ -142,7 +142,7 @@ package actor RingOperator {
             let (machine, actions) = try RingTransitionStateMachine.beginning(
                 change, id: id, document: document, generations: mandate.generations,
                 nowMilliseconds: with.driver.milliseconds())
-            drive(id, holder, mandate, machine, actions)
+            await drive(id, holder, mandate, machine, actions)
             return .begun(id)
         } catch {
             await with.authority.release(holder, mandate)
@@ -153,7 +153,7 @@ package actor RingOperator {
     private func drive(
         _ id: String, _ holder: String, _ mandate: RingMandate, _ machine: RingTransitionStateMachine,
         _ actions: [RingTransitionStateMachine.Action]
-    ) {
+    ) async {
         let driver = TransitionDriver(
             changeID: id, holder: holder, mandate: mandate, machine: machine, with.driver)
         self.driver = driver
@@ -166,6 +166,7 @@ package actor RingOperator {
             self.driver = nil
             // (One that was taken over goes on, with another driver.)
             if !machine.isEstablished { notBegun[id] = "this worker is leaving" }
+            await with.authority.release(holder, mandate)
         }
     }
 
@@ -279,7 +280,7 @@ package actor RingOperator {
             newest, nowMilliseconds: with.driver.milliseconds())
         with.logger.notice(
             "taking over a ring change whose driver is gone", metadata: ["ring.change": "\(transition.id)"])
-        drive(transition.id, holder, mandate, machine, actions)
+        await drive(transition.id, holder, mandate, machine, actions)
     }
 
     /// The losers' word; where one is silent, a clean-up needs nobody's, for it is bound to end in one document,
