@@ -8,6 +8,8 @@ package enum OperatorError: Error, Sendable {
     case refused(RingChangeError)
     /// Another change is under way.
     case busy(String)
+    /// The nodes' rings are at odds, and the text says what to do about it; nothing was changed.
+    case ringsDisagree(String)
     /// There is no change to abort, or it is past the point of return.
     case nothingToAbort(String)
     /// The change was given up and undone.

@@ -92,7 +92,7 @@ package actor RingOperator {
             case .lookAgain:
                 looks += 1
                 guard looks < RingOperator.looks else {
-                    throw .busy(
+                    throw .ringsDisagree(
                         "the nodes do not agree on one ring; install it again on every node (deploy/reconfigure.sh)")
                 }
                 try? await Task.sleep(for: .milliseconds(.random(in: 50...150)))
@@ -129,7 +129,7 @@ package actor RingOperator {
         let newest = mandate.newest(among: others)
         if let foreign = mandate.documents[change.node], foreign != newest, foreign.epoch >= newest?.epoch ?? .none {
             await with.authority.release(holder, mandate)
-            throw .busy(
+            throw .ringsDisagree(
                 "\(change.node) knows another ring (epoch \(foreign.epoch)); empty its state directory and its memcached first"
             )
         }

@@ -146,6 +146,7 @@ package enum ErrorAnswer {
         switch error {
         case .refused(let error): change(error)
         case .busy(let change): refusal(.conflict, sentence(change) + " Wait until it is over, or abort it.")
+        case .ringsDisagree(let reason): refusal(.conflict, sentence(reason))
         case .nothingToAbort(let reason): refusal(.conflict, sentence(reason))
         case .aborted(let reason):
             // Undone: the ring is as it was before.

@@ -182,6 +182,7 @@ struct LiveTests {
             (.refused(.lastNode(other)), 409, "not-applied", "\(other)"),
             (.busy("adding \(other)\nis under way"), 409, "not-applied", "\(other)"),
             (.nothingToAbort("none runs"), 409, "not-applied", "None runs"),
+            (.ringsDisagree("\(other) knows another"), 409, "not-applied", "knows another.\n"),
             (.aborted("why"), 409, "not-applied", "why"),
             (.noRing, 503, "not-applied", "/hash_ring"), (.unreachable("\(other)"), 503, "not-applied", "\(other)"),
             (.unknown("lost"), 503, "unknown", "lost"),

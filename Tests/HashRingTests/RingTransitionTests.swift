@@ -60,6 +60,15 @@ struct RingTransitionTests {
         mutating func prepare() {
             hear(.jobDone(gainer, .clean, Epoch(1), .init(generation: Generation(10), gainers: [])))
         }
+
+        /// Everything goes well, and step settling, epoch 4, is being announced.
+        mutating func climbToSettling() {
+            prepare()
+            adopt()
+            finish(.copy)
+            adopt()
+            finish(.verify)
+        }
     }
 
     @Test func fromFirstToLast() throws {
@@ -116,11 +125,7 @@ struct RingTransitionTests {
     @Test(arguments: [false, true])
     func aGainerEmptiedWhileSettlingMakesAllCrossAgain(isSecondLook: Bool) throws {
         var fixture = try Fixture()
-        fixture.prepare()
-        fixture.adopt()
-        fixture.finish(.copy)
-        fixture.adopt()
-        fixture.finish(.verify)
+        fixture.climbToSettling()
         if isSecondLook { fixture.adopt() } else { fixture.hear(.adopted(fixture.loser, fixture.epoch, Generation(1))) }
         fixture.hear(.adopted(fixture.gainer, fixture.epoch, Generation(11)))
         #expect(fixture.step == .crossing && fixture.epoch == Epoch(5))
@@ -135,11 +140,7 @@ struct RingTransitionTests {
 
     @Test func aLoserEmptiedIsNotedAlsoAfterSettlingFellBack() throws {
         var fixture = try Fixture()
-        fixture.prepare()
-        fixture.adopt()
-        fixture.finish(.copy)
-        fixture.adopt()
-        fixture.finish(.verify)
+        fixture.climbToSettling()
         fixture.hear(.adopted(fixture.loser, fixture.epoch, Generation(1)))
         fixture.hear(.adopted(fixture.gainer, fixture.epoch, Generation(11)))
         fixture.adopt(11)
@@ -150,11 +151,7 @@ struct RingTransitionTests {
     /// The new side may have shown what the old one never got.
     @Test func nobodyAbortsWhatHasSettledOnce() throws {
         var fixture = try Fixture()
-        fixture.prepare()
-        fixture.adopt()
-        fixture.finish(.copy)
-        fixture.adopt()
-        fixture.finish(.verify)
+        fixture.climbToSettling()
         fixture.hear(.adopted(fixture.loser, fixture.epoch, Generation(1)))
         fixture.fail(fixture.gainer, every: 250, until: 60_000)
         #expect(fixture.step == .settling && fixture.epoch == Epoch(4), "it is waited for")
@@ -240,11 +237,7 @@ struct RingTransitionTests {
     @Test(arguments: [250, 12_000])
     func aCleanUpThatFailsIsLeftToTheNode(everyMilliseconds: Int64) throws {
         var fixture = try Fixture()
-        fixture.prepare()
-        fixture.adopt()
-        fixture.finish(.copy)
-        fixture.adopt()
-        fixture.finish(.verify)
+        fixture.climbToSettling()
         fixture.adopt()
         fixture.adopt()
         #expect(fixture.step == .cleaning)

@@ -128,18 +128,43 @@ start_cluster() {
 
 stop_cluster() { "$ROOT/setup.sh" local down >/dev/null; }
 
+# HAProxy with nothing behind it but another one's fixed answer: more than that no store can do through it.
+start_ceiling() {
+    cat >"$DIRECTORY/ceiling.cfg" <<END
+defaults
+    mode http
+    timeout client 10s
+    timeout server 10s
+    timeout connect 1s
+frontend answer
+    bind $NETWORK.31:5000
+    http-request return status 200 content-type text/plain string "$(printf 'v%.0s' {1..100})"
+frontend balancer
+    bind $NETWORK.30:5000
+    default_backend answer
+backend answer
+    server answer $NETWORK.31:5000
+END
+    start "$DIRECTORY/ceiling.log" haproxy -db -f "$DIRECTORY/ceiling.cfg"
+    within 5 curl -fsS "http://$NETWORK.30:5000/" || die "HAProxy does not serve: $(tail -n 3 "$DIRECTORY/ceiling.log")"
+}
+
 bench_cluster() {
-    local balancer=http://$NETWORK.10:5000 round reads=() writes=() r w
+    local balancer=http://$NETWORK.10:5000 ceiling=http://$NETWORK.30:5000 round reads=() writes=() fixed=() r w f
+    start_ceiling
     start_cluster 2 256
     say "HAProxy and two nodes with a worker each, 128 connections; medians of $rounds rounds of $seconds s"
     load 4 128 keys.lua "$balancer" POST "$KEYS" >/dev/null
     for ((round = 0; round < rounds; round++)); do
         reads+=("$(load "$seconds" 128 keys.lua "$balancer" GET "$KEYS")")
         writes+=("$(load "$seconds" 128 keys.lua "$balancer" POST "$KEYS")")
+        fixed+=("$(load "$seconds" 128 keys.lua "$ceiling" GET "$KEYS")")
     done
-    r=$(median "${reads[@]}") w=$(median "${writes[@]}")
+    r=$(median "${reads[@]}") w=$(median "${writes[@]}") f=$(median "${fixed[@]}")
     say "  reads $r/s, $(ratio "$r" $ORIGINAL_READS)× the original; writes $w/s, $(ratio "$w" $ORIGINAL_WRITES)×"
+    say "  HAProxy before a fixed answer $f/s; of that, reads $(ratio "$r" "$f"), writes $(ratio "$w" "$f")"
     stop_cluster
+    end_all
 }
 
 # All the pairs are in the slots that the standby takes over at position 5000, so that all of them move.

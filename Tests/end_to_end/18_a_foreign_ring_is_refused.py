@@ -17,6 +17,7 @@ def run(context):
         answer = first.get(f"/add_node/8000/{second.address}", timeout=30)
         expect_equal((answer.status, answer.header("X-KV-Outcome")), (409, "not-applied"), f"adding a node with a ring of its own: {answer}")
         expect(second.address in answer.text, f"the answer does not name the node: {answer}")
+        expect("state directory" in answer.text and "Wait" not in answer.text, f"the answer does not say what to do: {answer}")
         for node, ring in zip(cluster.nodes, rings):
             expect_equal(node.ring(), ring, f"the ring of {node.name} after that")
             for number in range(200):
