@@ -18,6 +18,7 @@ let nioHTTP1 = Target.Dependency.product(name: "NIOHTTP1", package: "swift-nio")
 let nioEmbedded = Target.Dependency.product(name: "NIOEmbedded", package: "swift-nio")
 let crypto = Target.Dependency.product(name: "Crypto", package: "swift-crypto")
 let logging = Target.Dependency.product(name: "Logging", package: "swift-log")
+let asyncHTTPClient = Target.Dependency.product(name: "AsyncHTTPClient", package: "async-http-client")
 let deque = Target.Dependency.product(name: "DequeModule", package: "swift-collections")
 
 let package = Package(
@@ -31,6 +32,7 @@ let package = Package(
         .package(url: "https://github.com/apple/swift-crypto", from: "4.5.2"),
         .package(url: "https://github.com/apple/swift-collections", from: "1.6.0"),
         .package(url: "https://github.com/apple/swift-argument-parser", from: "1.8.2"),
+        .package(url: "https://github.com/swift-server/async-http-client", from: "1.37.0"),
     ],
     targets: [
         .systemLibrary(
@@ -40,10 +42,11 @@ let package = Package(
         .target(
             name: "Memcached", dependencies: ["CMemcached", "KeyValue", "HashRing", nioCore, logging, deque],
             swiftSettings: settings),
+        .target(name: "Etcd", dependencies: [asyncHTTPClient, nioCore, nioPosix, nioHTTP1], swiftSettings: settings),
         .target(
             name: "Cluster",
             dependencies: [
-                "Memcached", "KeyValue", "HashRing", nioCore, nioPosix, nioHTTP1, logging, deque, crypto,
+                "Memcached", "Etcd", "KeyValue", "HashRing", nioCore, nioPosix, nioHTTP1, logging, deque, crypto,
             ],
             swiftSettings: settings),
         .target(
@@ -52,28 +55,34 @@ let package = Package(
             swiftSettings: settings),
         // Processes, configuration and logs; no data passes here.
         .target(
-            name: "Supervision", dependencies: ["Memcached", "HashRing", logging], swiftSettings: settings),
+            name: "Supervision", dependencies: ["Memcached", "Etcd", "KeyValue", "HashRing", logging],
+            swiftSettings: settings),
         .executableTarget(
             name: "KVServer",
             dependencies: [
-                "Supervision", "HTTPFront", "Cluster", "Memcached", "KeyValue", "HashRing", nioCore, nioPosix, logging,
-                .product(name: "ArgumentParser", package: "swift-argument-parser"),
+                "Supervision", "HTTPFront", "Cluster", "Memcached", "Etcd", "KeyValue", "HashRing", nioCore, nioPosix,
+                logging, .product(name: "ArgumentParser", package: "swift-argument-parser"),
             ],
             swiftSettings: settings,
             // Swift's own libraries become part of the program: nothing of Swift's has to be installed on the hosts, and
             // nothing is called by way of a table (docs/performance.md).
             linkerSettings: [.unsafeFlags(["-static-stdlib", "-l_FoundationCShims", "-l_FoundationCollections"])]),
 
-        // Processes and peers that tests share: a real memcached on a socket of its own, a scripted fake one.
+        // What tests share: a real memcached on a socket of its own, a scripted fake one, random numbers by seed.
         .target(
             name: "TestSupport", dependencies: ["KeyValue", "HashRing", nioCore], path: "Tests/TestSupport",
             swiftSettings: settings),
-        .testTarget(name: "HashRingTests", dependencies: ["HashRing"], swiftSettings: settings),
+        .testTarget(name: "HashRingTests", dependencies: ["HashRing", "TestSupport"], swiftSettings: settings),
         .testTarget(name: "KeyValueTests", dependencies: ["KeyValue", "HashRing", nioCore], swiftSettings: settings),
+        .testTarget(name: "EtcdTests", dependencies: ["Etcd", nioCore], swiftSettings: settings),
         .testTarget(
-            name: "ClusterTests", dependencies: ["Cluster", "KeyValue", "HashRing", nioCore], swiftSettings: settings),
+            name: "ClusterTests",
+            dependencies: [
+                "Cluster", "Memcached", "Etcd", "KeyValue", "HashRing", "TestSupport", nioCore, nioPosix, logging,
+            ],
+            swiftSettings: settings),
         .testTarget(
-            name: "SimulationTests", dependencies: ["Cluster", "KeyValue", "HashRing", nioCore],
+            name: "SimulationTests", dependencies: ["Cluster", "KeyValue", "HashRing", "TestSupport", nioCore],
             swiftSettings: settings),
         .testTarget(
             name: "MemcachedTests",
@@ -82,10 +91,11 @@ let package = Package(
         .testTarget(
             name: "HTTPFrontTests",
             dependencies: [
-                "HTTPFront", "Cluster", "KeyValue", "HashRing", nioCore, nioPosix, nioHTTP1, nioEmbedded,
+                "HTTPFront", "Cluster", "KeyValue", "HashRing", "TestSupport", nioCore, nioPosix, nioHTTP1, nioEmbedded,
             ],
             swiftSettings: settings),
         .testTarget(
-            name: "KVServerTests", dependencies: ["Supervision", "HashRing", logging], swiftSettings: settings),
+            name: "KVServerTests", dependencies: ["Supervision", "HashRing", "TestSupport", logging],
+            swiftSettings: settings),
     ]
 )

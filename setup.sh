@@ -12,7 +12,7 @@ PATH=$PATH:/usr/local/sbin:/usr/sbin:/sbin
 usage() {
     cat <<'END'
 Usage: ./setup.sh local [option...]                     a cluster on this machine, for trying it out
-       ./setup.sh local status|logs|reload|reload-haproxy|down
+       ./setup.sh local status|logs|reload|reload-haproxy|restart|down
        sudo ./setup.sh node [option...]                 this machine becomes a node
        sudo ./setup.sh balancer --node ip:port...       this machine becomes the balancer
 

@@ -18,27 +18,28 @@ Installs what is missing (with apt-get, through sudo unless you are root), build
   swift        units, simulations, and memcached: a real one and a scripted one
   deploy       the scripts, units and configurations, and a life of the local cluster
   end_to_end   real clusters on loopback, behind HAProxy, under load and faults
+  faults       hosts in networks of their own, and faults drawn from a seed (short form; Tests/faults/run.sh is the long one)
 
 The last line is `N passed, N failed`. A part that crashes, or does not build, counts as one failure.
 
-  --only PART   one of these three; may be repeated
-  --seed N      what the end-to-end tests draw at random, drawn again (they print their seed), and the first of the
-                seeds that the simulation runs
+  --only PART   one of these four; may be repeated
+  --seed N      what the end-to-end and fault tests draw at random, drawn again (they print their seed), and the first
+                of the seeds that the simulation runs
   --help
 
-Environment: KVSERVER_BINARY=/path/to/KVServer   what deploy and end_to_end test, instead of building it
+Environment: KVSERVER_BINARY=/path/to/KVServer   what deploy, end_to_end and faults test, instead of building it
 END
 }
 
 # How long each may take, in seconds. They end long before, unless something hangs.
-BUILD_LIMIT=3600 SWIFT_LIMIT=900 DEPLOY_LIMIT=600 END_TO_END_LIMIT=1800
+BUILD_LIMIT=3600 SWIFT_LIMIT=900 DEPLOY_LIMIT=600 END_TO_END_LIMIT=1800 FAULTS_LIMIT=900
 
 passed=0 failed=0 running='' chosen=' ' seed=''
 while [ $# -gt 0 ]; do
     case $1 in
     --only)
         needs_value "$@"
-        case $2 in swift | deploy | end_to_end) chosen+="$2 " ;; *) misused "no such part: $2" ;; esac
+        case $2 in swift | deploy | end_to_end | faults) chosen+="$2 " ;; *) misused "no such part: $2" ;; esac
         shift 2
         ;;
     --seed) needs_value "$@" && seed=$2 && shift 2 ;;
@@ -46,7 +47,7 @@ while [ $# -gt 0 ]; do
     *) misused "unknown argument: $1" ;;
     esac
 done
-[ "$chosen" != ' ' ] || chosen=' swift deploy end_to_end '
+[ "$chosen" != ' ' ] || chosen=' swift deploy end_to_end faults '
 [ -z "$seed" ] || is_number "$seed" 0 999999999 || misused "--seed takes a number up to 999999999: $seed"
 
 logs=$(mktemp -d)
@@ -130,8 +131,8 @@ count_lines() {
 
 install_missing() {
     local missing=() pair
-    for pair in memcached:memcached haproxy:haproxy curl:curl python3:python3 ss:iproute2 ps:procps \
-        pkg-config:pkg-config shellcheck:shellcheck; do
+    for pair in memcached:memcached haproxy:haproxy curl:curl python3:python3 ss:iproute2 nft:nftables ps:procps \
+        pkg-config:pkg-config shellcheck:shellcheck etcd:etcd-server fiu-run:fiu-utils; do
         command -v "${pair%%:*}" >/dev/null || missing+=("${pair#*:}")
     done
     pkg-config --exists libmemcached 2>/dev/null || missing+=(libmemcached-dev)
@@ -180,16 +181,22 @@ run_deploy() {
     count_lines deploy "$status"
 }
 
-run_end_to_end() {
-    local status=0
+# run_on_daemon PART LIMIT COMMAND...
+run_on_daemon() {
+    local part=$1 limit=$2 status=0
+    shift 2
     if [ -z "${KVSERVER_BINARY:-}" ]; then
         say "--- there is no daemon to test"
-        count end_to_end 0 1 1
+        count "$part" 0 1 1
         return
     fi
-    limited end_to_end "$END_TO_END_LIMIT" python3 Tests/end_to_end/run.py ${seed:+--seed "$seed"} || status=$?
-    count_lines end_to_end "$status"
+    limited "$part" "$limit" "$@" ${seed:+--seed "$seed"} || status=$?
+    count_lines "$part" "$status"
 }
+
+run_end_to_end() { run_on_daemon end_to_end "$END_TO_END_LIMIT" python3 Tests/end_to_end/run.py; }
+
+run_faults() { run_on_daemon faults "$FAULTS_LIMIT" python3 Tests/faults/run.py --short; }
 
 cd "$HERE"
 install_missing
@@ -198,7 +205,7 @@ if [ -z "${KVSERVER_BINARY:-}" ] || [[ $chosen == *' swift '* ]]; then
     check_swift
     build
 fi
-for part in swift deploy end_to_end; do
+for part in swift deploy end_to_end faults; do
     if [[ $chosen == *" $part "* ]]; then
         say "=== $part"
         "run_$part"

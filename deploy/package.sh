@@ -14,8 +14,8 @@ Usage: deploy/package.sh [--output DIR] [--version VERSION]
 Builds the daemon for release with Swift's runtime linked in (in .build-package/) and writes
 kvserver_VERSION_ARCHITECTURE.deb and its .sha256 to DIR (the checkout).
 
-The package holds the daemon, its systemd units, the user it runs as, and deploy/reconfigure.sh. It installs on a bare
-machine of the Debian or Ubuntu release that it was built on, or a later one:
+The package holds the daemon, its systemd units, the user it runs as, and deploy/reconfigure.sh and
+deploy/restart-node.sh. It installs on a bare machine of the Debian or Ubuntu release that it was built on, or a later one:
 
     sudo ./setup.sh node --deb kvserver_VERSION_ARCHITECTURE.deb --address 10.0.0.5:5000
 
@@ -75,7 +75,8 @@ chmod 755 "$stage"
 install -D -m 755 "$binary" "$stage/usr/bin/KVServer"
 # (The symbol table stays: it names the functions in a crash's backtrace.)
 if command -v strip >/dev/null && head -c 4 "$binary" | grep -q ELF; then strip --strip-debug "$stage/usr/bin/KVServer"; fi
-install -D -m 755 -t "$stage/usr/lib/kvserver" "$HERE/deploy/run-memcached.sh" "$HERE/deploy/reconfigure.sh"
+install -D -m 755 -t "$stage/usr/lib/kvserver" "$HERE"/deploy/{run-memcached,reconfigure,restart-node}.sh
+install -D -m 644 -t "$stage/usr/lib/kvserver/lib" "$HERE"/deploy/lib/{common,restart}.sh
 install -D -m 644 -t "$stage/lib/systemd/system" "$HERE"/deploy/units/*.service
 install -D -m 644 "$HERE/deploy/units/kvserver.sysusers" "$stage/usr/lib/sysusers.d/kvserver.conf"
 install -D -m 644 "$HERE/deploy/units/kvserver.tmpfiles" "$stage/usr/lib/tmpfiles.d/kvserver.conf"

@@ -16,7 +16,7 @@ STANDBYS='
 
 usage() {
     cat <<'END'
-Usage: deploy/reconfigure.sh [--clear] [--standby ip:port]... [ip:port=position...]
+Usage: deploy/reconfigure.sh [--clear] [--replicas N] [--standby ip:port]... [ip:port=position...]
 
 Installs one ring on every node. Without nodes as arguments, it takes those in the lists at the top of the file.
 It says for each node how that went, and fails if it went wrong with one; running it again then heals the rest.
@@ -25,6 +25,7 @@ It moves no pairs: a pair that the new ring gives to another node is not found a
 cluster that holds pairs, use /add_node and /remove_node.
 
   --clear              drop all pairs of each node
+  --replicas N         how many nodes hold each pair, 1 to 9 (3); as many as there are nodes where they are fewer
   --standby ip:port    a node in no position that is to know the ring
   --seconds N          how long a node may take to answer (10; to drop its pairs: 60 times that)
   --help
@@ -41,11 +42,12 @@ is_endpoint() {
     [[ $1 =~ ^$byte\.$byte\.$byte\.$byte:([1-9][0-9]{0,4})$ ]] && [ "${1##*:}" -le 65535 ]
 }
 
-clear='' seconds=10 nodes=() standbys=()
+clear='' seconds=10 replicas=3 nodes=() standbys=()
 while [ $# -gt 0 ]; do
     case $1 in
     --clear) clear=yes && shift ;;
     --standby) standbys+=("${2?--standby needs ip:port}") && shift 2 ;;
+    --replicas) replicas=${2?--replicas needs a number} && shift 2 ;;
     --seconds) seconds=${2?--seconds needs a number} && shift 2 ;;
     --help | -h) usage && exit 0 ;;
     -*) misused "unknown option: $1 (--help explains)" ;;
@@ -57,6 +59,7 @@ if [ ${#nodes[@]} = 0 ]; then
     read -r -d '' -a nodes <<<"$NODES" || true
     [ ${#standbys[@]} != 0 ] || read -r -d '' -a standbys <<<"$STANDBYS" || true
 fi
+[[ $replicas =~ ^[1-9]$ ]] || misused "--replicas takes 1 to 9: $replicas"
 [ ${#nodes[@]} != 0 ] || misused "no nodes given"
 command -v curl >/dev/null || { echo "reconfigure.sh: curl is missing" >&2 && exit 1; }
 
@@ -78,7 +81,7 @@ for address in ${standbys[@]+"${standbys[@]}"}; do
     others+=${others:+,}\"$address\"
     everyone+=("$address")
 done
-document="{\"nodes\":[$places]${others:+,\"standbys\":[$others]}}"
+document="{\"nodes\":[$places]${others:+,\"standbys\":[$others]},\"replicas\":$replicas}"
 
 # request SECONDS CURL-ARGUMENTS...: sets `answer` to the body or to why there is none; fails unless the status is 200.
 request() {

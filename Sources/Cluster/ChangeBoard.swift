@@ -1,11 +1,10 @@
 // SPDX-License-Identifier: Apache-2.0
 
-private import FoundationEssentials
 package import HashRing
 package import Memcached
 
 /// Where the workers of a host tell each other about a ring change: two control keys in memcached, "how far it is" and
-/// "somebody wishes it aborted". Losing them loses nothing but a number on `/status`, or an abort that is asked for
+/// "this is what an operator wants of it". Losing them loses nothing but a number on `/status`, or a wish that is made
 /// again.
 package struct ChangeBoard: Sendable {
     package struct Entry: Codable, Sendable {
@@ -19,40 +18,36 @@ package struct ChangeBoard: Sendable {
     }
 
     private static let entryKey = "change"
-    private static let wishKey = "abort"
+    private static let wishKey = "wish"
+    private static let mostWishes = 64
 
     private let control: ControlStore
 
     package init(control: ControlStore) { self.control = control }
 
-    package func show(_ entry: Entry) async { _ = try? await put(ChangeBoard.entryKey, entry) }
+    package func show(_ entry: Entry) async { _ = try? await control.show(ChangeBoard.entryKey, entry) }
 
-    package func entry() async -> Entry? { await get(ChangeBoard.entryKey) }
+    package func entry() async -> Entry? { await control.shown(ChangeBoard.entryKey) }
 
-    package func wish(_ request: PeerMessage.AbortRequest) async throws {
-        guard try await put(ChangeBoard.wishKey, request) else { throw RingKeeper.Failure.contended }
-    }
-
-    package func wish(for changeID: String) async -> String? {
-        let request: PeerMessage.AbortRequest? = await get(ChangeBoard.wishKey)
-        return request?.changeID == changeID ? request?.reason : nil
-    }
-
-    private func get<Value: Decodable>(_ key: String) async -> Value? {
-        guard let value = try? await control.get(key) else { return nil }
-        return try? JSONDecoder().decode(Value.self, from: Data(value.bytes))
-    }
-
-    /// - Returns: false where others changed the key again and again.
-    private func put(_ key: String, _ value: some Encodable) async throws -> Bool {
-        let bytes = Array(try JSONEncoder().encode(value))
-        for _ in 0..<8 {
-            if let held = try await control.get(key) {
-                if case .stored = try await control.compareAndSwap(key, bytes, token: held.token) { return true }
-            } else if try await control.add(key, bytes) {
-                return true
-            }
+    /// Beside what is wanted of the same change already: that a node is gone for good stays true.
+    package func leave(_ wish: PeerMessage.ChangeWish) async throws {
+        let left = try await control.change(ChangeBoard.wishKey, Wishes.self) { held in
+            var wishes = held?.changeID == wish.changeID ? held : nil
+            if wishes?.wants.contains(wish.want) == true { return wishes }
+            wishes = Wishes(changeID: wish.changeID, wants: (wishes?.wants ?? []) + [wish.want])
+            return wishes.flatMap { $0.wants.count <= ChangeBoard.mostWishes ? $0 : nil }
         }
-        return false
+        guard left != nil else { throw RingKeeper.Failure.contended }
+    }
+
+    /// In the order in which they came.
+    package func wishes(for changeID: String) async -> [PeerMessage.ChangeWish.Want] {
+        let wishes: Wishes? = await control.shown(ChangeBoard.wishKey)
+        return wishes?.changeID == changeID ? wishes?.wants ?? [] : []
+    }
+
+    private struct Wishes: Codable {
+        let changeID: String
+        var wants: [PeerMessage.ChangeWish.Want]
     }
 }

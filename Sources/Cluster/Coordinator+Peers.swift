@@ -19,7 +19,13 @@ extension Coordinator {
     /// Does another node's operations on this host's pairs, if both stand on the same document.
     package func serve(_ batch: PeerBatch, completion: @escaping (Served) -> Void) {
         clock.merge(batch.clock)
-        serve(batch, deadline: .now() + serviceTime, tries: 0, completion: completion)
+        let deadline = NIODeadline.now() + serviceTime
+        guard batch.operations.contains(where: \.isHintWrite) else {
+            return serve(batch, deadline: deadline, tries: 0, completion: completion)
+        }
+        // (A hint is stored soon after its mark, or never.)
+        let hintDeadline = min(deadline, .now() + Coordinator.countedTime)
+        hints.prepare { self.serve(batch, deadline: hintDeadline, tries: 0, completion: completion) }
     }
 
     private func serve(
@@ -54,8 +60,13 @@ extension Coordinator {
     /// Why this node can't do the operation, though both sides stand on the same document.
     private func refusal(of operation: Operation, _ view: RingView, _ table: RoutingTable) -> OperationFailure? {
         let placement = table[operation.key.slot]
+        if operation.key.isHint { return refusal(ofHint: operation, view, placement) }
         guard placement.involves(node) else { return .notApplied(.notOwner) }
-        if placement.isMoving, view.isFenced, case .read = operation { return .notApplied(.recovering) }
+        if operation.asksWhatIsHeld, view.isForgetful(isMoving: placement.isMoving) { return .notApplied(.recovering) }
+        if case .replace = operation, placement.decider != node { return .notApplied(.notOwner) }
+        // A version above what is held can't be told before it is known what was held.
+        if case .stamp = operation, view.isRecovering { return .notApplied(.recovering) }
+        if case .stamp = operation, isClockAhead { return .notApplied(.clockAhead) }
         return nil
     }
 

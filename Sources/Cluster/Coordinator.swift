@@ -1,5 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0
 
+private import DequeModule
 package import HashRing
 package import KeyValue
 package import Memcached
@@ -41,6 +42,32 @@ package final class Coordinator {
     private var soleReplicas: [(any Replica)?] = []
     private var parked: [Parked] = []
     private var isSweepScheduled = false
+    /// Oldest first: all have the same patience.
+    private var watched = Deque<(run: any PatientRun, end: NIODeadline)>()
+    private var isWatching = false
+    package let defaults: ConsistencyDefaults
+    /// What this worker takes for nodes that are away, and whom the host knows to be.
+    package let hints = HintIntake()
+    package var silence = Silence()
+    /// Whether this host's clock is too far ahead to stamp writes.
+    package var isClockAhead = false
+
+    /// What a request gets that does not say what it wants.
+    package struct ConsistencyDefaults: Sendable {
+        package let reads: Consistency
+        package let writes: Consistency
+
+        package init(reads: Consistency = .sloppy, writes: Consistency = .sloppy) {
+            self.reads = reads
+            self.writes = writes
+        }
+    }
+
+    /// How long the answers of several replicas count together. A host whose memory was lost waits for longer than this
+    /// before it asks others for what it held: an acknowledgement of the lost memory counts nowhere any more by then.
+    static let countedTime = TimeAmount.milliseconds(Int64(Limits.countedMilliseconds))
+    /// After this much silence of those asked, a read asks the other replicas too.
+    private static let patience = TimeAmount.milliseconds(50)
 
     /// An operation that waits for the ring to be looked up.
     private struct Parked {
@@ -55,8 +82,10 @@ package final class Coordinator {
 
     /// - Parameter requestTime: after this a request has its answer, whatever it is.
     package init(
-        node: NodeID, loop: any EventLoop, lanes: LaneGroup, clock: WorkerClock, requestTime: TimeAmount
+        node: NodeID, loop: any EventLoop, lanes: LaneGroup, clock: WorkerClock, requestTime: TimeAmount,
+        defaults: ConsistencyDefaults = ConsistencyDefaults()
     ) {
+        self.defaults = defaults
         self.node = node
         self.loop = loop
         self.clock = clock
@@ -73,7 +102,12 @@ package final class Coordinator {
     package func adopt(_ view: RingView?) {
         self.view = view
         local.expect(view?.stamp)
-        soleReplicas = view?.table?.placements.map { $0.soleOwner.map(replica(for:)) } ?? []
+        soleReplicas =
+            view?.table?.placements.map { placement in
+                // (A recovering owner is asked the long way, where it refuses.)
+                guard let owner = placement.soleOwner, owner != node || view?.isRecovering == false else { return nil }
+                return replica(for: owner)
+            } ?? []
         let current = Set(view?.document.map { $0.members + $0.standbys } ?? [])
         for (node, remote) in remotes where !current.contains(node) {
             remote.close()
@@ -115,18 +149,36 @@ package final class Coordinator {
 
     // MARK: Operations
 
-    package func read(_ key: Key, completion: @escaping (Result<Envelope?, OperationFailure>) -> Void) {
+    package func read(
+        _ key: Key, _ consistency: Consistency?, completion: @escaping (Result<Envelope?, OperationFailure>) -> Void
+    ) {
         ReadRun(
-            self, key.slot, StoredKey(key), deadline: .now() + requestTime - Coordinator.answerTime,
+            self, key.slot, StoredKey(key), consistency ?? defaults.reads,
+            deadline: .now() + requestTime - Coordinator.answerTime,
             completion: completion
         ).begin()
     }
 
     package func write(
-        _ key: StoredKey, _ envelope: Envelope, completion: @escaping (Result<Version, OperationFailure>) -> Void
+        _ key: StoredKey, _ envelope: Envelope, _ consistency: Consistency?,
+        completion: @escaping (Result<Version, OperationFailure>) -> Void
     ) {
+        if isClockAhead { return completion(.failure(.notApplied(.clockAhead))) }
         WriteRun(
-            self, key, envelope, deadline: .now() + requestTime - Coordinator.answerTime, completion: completion
+            self, key, envelope, consistency ?? defaults.writes,
+            deadline: .now() + requestTime - Coordinator.answerTime, completion: completion
+        ).begin()
+    }
+
+    /// Writes where the pair is as the condition wants it: `preconditionFailed` where it is not.
+    package func write(
+        _ key: StoredKey, _ envelope: Envelope, if precondition: Precondition, _ consistency: Consistency?,
+        completion: @escaping (Result<Version, OperationFailure>) -> Void
+    ) {
+        if isClockAhead { return completion(.failure(.notApplied(.clockAhead))) }
+        ConditionalWriteRun(
+            self, key, envelope, precondition, Consistency(.strict, quorum: (consistency ?? defaults.writes).quorum),
+            deadline: .now() + requestTime - Coordinator.answerTime, completion: completion
         ).begin()
     }
 
@@ -144,6 +196,7 @@ package final class Coordinator {
     package func writeHere(
         _ key: StoredKey, _ envelope: Envelope, completion: @escaping (Result<Version, OperationFailure>) -> Void
     ) {
+        if isClockAhead { return completion(.failure(.notApplied(.clockAhead))) }
         local.submit([.stamp(key, envelope)], deadline: hereDeadline) { outcomes, _ in
             switch outcomes.first {
             case .stored(let version): completion(.success(version))
@@ -165,10 +218,39 @@ package final class Coordinator {
         _ operation: Operation, to node: NodeID, epoch: Epoch, deadline: NIODeadline, isMoving: Bool,
         completion: @escaping (Outcome) -> Void
     ) {
-        if node == self.node, isMoving, case .read = operation, view?.isFenced == true {
+        if node == self.node, operation.asksWhatIsHeld, let view, view.isForgetful(isMoving: isMoving) {
             return completion(.failed(.notApplied(.recovering)))
         }
         replica(for: node).send(Leg(operation, epoch: epoch, deadline: deadline, completion: completion))
+    }
+
+    /// In which order a read asks: this host first, and last whoever did not answer a moment ago.
+    func rank(of node: NodeID) -> Int {
+        if node == self.node { return view?.isRecovering == true ? 3 : 0 }
+        return isInTrouble(node) || silence.contains(node) ? 2 : 1
+    }
+
+    /// Whether this worker's own requests to the node stayed without an answer a moment ago.
+    func isInTrouble(_ node: NodeID) -> Bool { remotes[node]?.isInTrouble == true }
+
+    /// Tells the run when its patience is over, unless it is over itself by then.
+    func watch(_ run: any PatientRun) {
+        watched.append((run, .now() + Coordinator.patience))
+        if !isWatching { scheduleWatch() }
+    }
+
+    private func scheduleWatch() {
+        while let first = watched.first, first.run.isOver { watched.removeFirst() }
+        isWatching = !watched.isEmpty
+        guard let first = watched.first else { return }
+        loop.assumeIsolated().scheduleTask(deadline: first.end) {
+            let now = NIODeadline.now()
+            while let (run, end) = self.watched.first, end <= now || run.isOver {
+                self.watched.removeFirst()
+                if !run.isOver { run.patienceIsOver() }
+            }
+            self.scheduleWatch()
+        }
     }
 
     /// Calls back once there is news of the ring, or when the time is up.
@@ -192,6 +274,12 @@ package final class Coordinator {
     }
 }
 
+/// Something that asks for more once it has waited for long.
+protocol PatientRun: AnyObject {
+    var isOver: Bool { get }
+    func patienceIsOver()
+}
+
 extension Outcome? {
     /// What to say of an outcome that is not the one that was asked for.
     var asFailure: OperationFailure {
@@ -199,16 +287,6 @@ extension Outcome? {
         case .failed(.staleRing): .notApplied(.noRing)
         case .failed(let failure): failure
         default: .outcomeUnknown(.protocolViolation)
-        }
-    }
-}
-
-extension OperationFailure {
-    /// A read has no effect, whatever went wrong.
-    var asNotApplied: OperationFailure {
-        switch self {
-        case .outcomeUnknown(let reason): .notApplied(reason)
-        case .notApplied, .staleRing: self
         }
     }
 }

@@ -11,6 +11,8 @@ private import NIOCore
 package struct Housekeeping: Sendable {
     private static let pollInterval = Duration.milliseconds(100)
     private static let choreInterval = Duration.milliseconds(1000)
+    private static let heartbeatLookInterval = Duration.milliseconds(500)
+    private static let recoveryInterval = Duration.milliseconds(200)
     private static let leaseLife = Duration.milliseconds(3000)
     private static let heartbeatTimeout = TimeAmount.milliseconds(500)
 
@@ -20,17 +22,30 @@ package struct Housekeeping: Sendable {
     private let leases: LeaseStore
     private let ringOperator: RingOperator
     private let jobs: JobRunner
+    private let recovery: Recovery
+    private let antiEntropy: AntiEntropy
     private let peers: PeerCaller
     private let clock: WorkerClock
     private let logger: Logger
     /// Up to which epoch this worker has let go; asked on its event loop.
     private let drained: @Sendable () async -> Epoch
+    /// Nil where pairs are not written to disk.
+    private let snapshots: SnapshotChore?
+    private let hints: HintChore
+    private let heartbeats: HeartbeatBoard
+    /// Removes the pairs that are on disk.
+    private let giveUpDisk: @Sendable () throws -> Void
+    /// Lets this worker know, again and again, what the latest heartbeat found, and for how many milliseconds that
+    /// holds.
+    private let heard: @Sendable (Heartbeat, Int64) async -> Void
     private let holder: String
 
     package init(
         node: NodeID, keeper: RingKeeper, registry: WorkerRegistry, leases: LeaseStore, ringOperator: RingOperator,
-        jobs: JobRunner, peers: PeerCaller, clock: WorkerClock, logger: Logger,
-        drained: @escaping @Sendable () async -> Epoch
+        jobs: JobRunner, recovery: Recovery, antiEntropy: AntiEntropy, peers: PeerCaller, clock: WorkerClock,
+        logger: Logger, drained: @escaping @Sendable () async -> Epoch, snapshots: SnapshotChore?, hints: HintChore,
+        heartbeats: HeartbeatBoard, giveUpDisk: @escaping @Sendable () throws -> Void,
+        heard: @escaping @Sendable (Heartbeat, Int64) async -> Void
     ) {
         self.node = node
         self.keeper = keeper
@@ -38,10 +53,17 @@ package struct Housekeeping: Sendable {
         self.leases = leases
         self.ringOperator = ringOperator
         self.jobs = jobs
+        self.recovery = recovery
+        self.antiEntropy = antiEntropy
         self.peers = peers
         self.clock = clock
         self.logger = logger
         self.drained = drained
+        self.snapshots = snapshots
+        self.hints = hints
+        self.heartbeats = heartbeats
+        self.giveUpDisk = giveUpDisk
+        self.heard = heard
         self.holder = String(UInt64.random(in: .min ... .max), radix: 16)
     }
 
@@ -56,6 +78,20 @@ package struct Housekeeping: Sendable {
             group.addTask {
                 while (try? await Task.sleep(for: Housekeeping.choreInterval)) != nil { await chores() }
             }
+            group.addTask {
+                while (try? await Task.sleep(for: Housekeeping.choreInterval)) != nil { await mend() }
+            }
+            group.addTask {
+                while (try? await Task.sleep(for: Housekeeping.recoveryInterval)) != nil { await recover() }
+            }
+            group.addTask {
+                while (try? await Task.sleep(for: Housekeeping.heartbeatLookInterval)) != nil {
+                    let latest = await heartbeats.latest()
+                    await heard(latest.heartbeat, latest.millisecondsLeft)
+                }
+            }
+            group.addTask { await hints.run() }
+            if let snapshots { group.addTask { await snapshots.run() } }
         }
     }
 
@@ -83,6 +119,29 @@ package struct Housekeeping: Sendable {
         }
     }
 
+    private func recover() async {
+        let isRecovering = await keeper.view?.isRecovering == true
+        if recovery.note != nil || isRecovering { await recovery.look() }
+        guard isRecovering,
+            (try? await leases.acquire("recovery", holder: holder, timeToLive: Housekeeping.leaseLife)) == true
+        else { return }
+        do {
+            try await leases.holding("recovery", holder: holder, timeToLive: Housekeeping.leaseLife) {
+                try await recovery.step()
+            }
+        } catch {
+            logger.warning("this memory can't be refilled yet", metadata: ["error": "\(error)"])
+        }
+    }
+
+    /// May take long, so it is no part of the chores, but done by whoever does those.
+    private func mend() async {
+        guard (try? await leases.acquire("chores", holder: holder, timeToLive: Housekeeping.leaseLife)) == true else {
+            return
+        }
+        await antiEntropy.runIfDue()
+    }
+
     private func chores() async {
         guard (try? await leases.acquire("chores", holder: holder, timeToLive: Housekeeping.leaseLife)) == true else {
             return
@@ -98,19 +157,60 @@ package struct Housekeeping: Sendable {
         let others = Set(document.members + document.standbys).subtracting([node])
         let question = PeerMessage.RingExchange(
             document: nil, generation: await keeper.view?.stamp.generation, clock: clock.reading)
-        await withDiscardingTaskGroup { group in
-            for other in others { group.addTask { await exchange(question, document, with: other) } }
+        var silent: [NodeID] = []
+        var offsets: [Heartbeat.Offset] = []
+        await withTaskGroup(of: (node: NodeID, isAnswering: Bool, offset: Int64?).self) { group in
+            for other in others {
+                group.addTask {
+                    let (isAnswering, offset) = await exchange(question, document, with: other)
+                    return (other, isAnswering, offset)
+                }
+            }
+            for await (node, isAnswering, offset) in group {
+                if !isAnswering { silent.append(node) }
+                if let offset { offsets.append(Heartbeat.Offset(node: node, milliseconds: offset)) }
+            }
+        }
+        let heartbeat = Heartbeat(silent: silent.sorted(), offsets: offsets.sorted { $0.node < $1.node })
+        tellOfClock(heartbeat, after: await heartbeats.latest().heartbeat)
+        await heartbeats.show(heartbeat)
+    }
+
+    private func tellOfClock(_ heartbeat: Heartbeat, after previous: Heartbeat) {
+        guard heartbeat.isClockAhead != previous.isClockAhead else { return }
+        let offsets = heartbeat.offsets.map { "\($0.node) \($0.milliseconds) ms" }.joined(separator: ", ")
+        if heartbeat.isClockAhead {
+            logger.error(
+                "this host's clock is too far ahead of the others': writes are refused here until it is right",
+                metadata: ["clock.offsets": "\(offsets)"])
+        } else {
+            logger.notice("this host's clock agrees with the others' again", metadata: ["clock.offsets": "\(offsets)"])
         }
     }
 
-    private func exchange(_ question: PeerMessage.RingExchange, _ document: RingDocument, with other: NodeID) async {
+    /// - Returns: whether it answered, and by how much its wall clock differs from this one, in milliseconds.
+    private func exchange(
+        _ question: PeerMessage.RingExchange, _ document: RingDocument, with other: NodeID
+    ) async -> (isAnswering: Bool, offset: Int64?) {
         do {
+            let before = Int64(clock.wallMilliseconds)
             let answer: PeerMessage.RingExchange = try await peers.call(
                 other, "ring", question, timeout: Housekeeping.heartbeatTimeout)
+            // (As if the way there took as long as the way back.)
+            let middle = (before + Int64(clock.wallMilliseconds)) / 2
+            let offset = answer.wallMilliseconds.map { Int64(clamping: $0) - middle }
             clock.merge(answer.clock)
+            await antiEntropy.heard(from: other, isAnswering: true)
             let theirs = answer.document?.epoch ?? .none
             if theirs > document.epoch, let newer = answer.document {
-                try await keeper.learn(newer)
+                // (Whatever keeps this host from following it says nothing of the other one.)
+                do {
+                    try await keeper.learn(newer)
+                } catch {
+                    logger.warning(
+                        "another node's ring is not followed",
+                        metadata: ["peer.node": "\(other)", "error": "\(error)"])
+                }
             } else if theirs < document.epoch {
                 await tell(other)
             } else if let same = answer.document, same != document {
@@ -118,8 +218,11 @@ package struct Housekeeping: Sendable {
                     "two rings of one epoch: install the ring again on every node",
                     metadata: ["peer.node": "\(other)", "ring.epoch": "\(document.epoch)"])
             }
+            return (true, offset)
         } catch {
+            await antiEntropy.heard(from: other, isAnswering: false)
             logger.debug("no heartbeat", metadata: ["peer.node": "\(other)", "error": "\(error)"])
+            return (false, nil)
         }
     }
 
@@ -136,7 +239,15 @@ package struct Housekeeping: Sendable {
         guard let document = await keeper.document, document.transition == nil, let last = document.lastChange,
             case .some(.none) = try? await keeper.promiseHolder()
         else { return }
-        let request = PeerMessage.JobRequest(document: document, changeID: "sweep after \(last.id)", job: .clean)
-        _ = try? await jobs.request(request)
+        let request = PeerMessage.JobRequest(
+            document: document, changeID: "sweep after \(last.id)", kind: .change(.clean))
+        let answer = try? await jobs.request(request)
+        // Should it hold slots again some day, what was deleted until then must not come back from its disk.
+        guard answer?.state == .done, !document.ring.contains(node) else { return }
+        do {
+            try giveUpDisk()
+        } catch {
+            logger.warning("the pairs on disk could not be removed", metadata: ["error": "\(error)"])
+        }
     }
 }

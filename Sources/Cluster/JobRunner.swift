@@ -6,8 +6,9 @@ private import KeyValue
 package import Logging
 package import Memcached
 
-/// This host's part of a ring change, done by one of its workers: whichever is asked first. Its state is a control key
-/// in memcached, so that any worker can say how far it is, and go on from there when the one that did it is gone.
+/// What a host does with its pairs in the background, its part of a ring change and the repair of other replicas: each
+/// done by one of its workers, whichever is asked first. The state is a control key in memcached, so that any worker
+/// can say how far it is, and go on from there when the one that did it is gone.
 package actor JobRunner {
     package struct Dependencies: Sendable {
         package let node: NodeID
@@ -34,7 +35,7 @@ package actor JobRunner {
     /// What memcached keeps of the job.
     struct Record: Codable, Sendable {
         let changeID: String
-        let job: RingTransitionStateMachine.Job
+        let kind: JobKind
         let epoch: Epoch
         let generation: Generation
         /// Names the run; a run whose record has another one's name is over.
@@ -50,11 +51,10 @@ package actor JobRunner {
         var error: String?
 
         func isSame(_ request: PeerMessage.JobRequest) -> Bool {
-            changeID == request.changeID && job == request.job && epoch == request.document.epoch
+            changeID == request.changeID && kind == request.kind && epoch == request.document.epoch
         }
     }
 
-    private static let key = "job"
     /// A run that has not written for this long is taken over.
     private static let silenceMilliseconds: Int64 = 1500
     private static let beatInterval = Duration.milliseconds(200)
@@ -62,12 +62,6 @@ package actor JobRunner {
     private let with: Dependencies
 
     package init(_ dependencies: Dependencies) { self.with = dependencies }
-
-    /// This host's latest job, for `/status`.
-    package func latest() async -> (job: String, state: String, progress: JobProgress)? {
-        guard let (record, _) = try? await read() else { return nil }
-        return (record.job.rawValue, record.state.rawValue, record.progress)
-    }
 
     /// Starts the job unless it runs, or is done; says how far it is.
     package func request(_ request: PeerMessage.JobRequest) async throws -> PeerMessage.JobAnswer {
@@ -80,20 +74,21 @@ package actor JobRunner {
                 state: .failed, progress: JobProgress(),
                 error: "it knows another ring of the same epoch; empty its state directory and its memcached first")
         }
-        let held = try await read()
+        let held = try await read(request.kind.recordKey)
         var checkpoint: JobWork.Checkpoint?
         var copied: JobWork.Copied?
-        if let (record, _) = held, record.changeID == request.changeID, record.generation == generation,
-            request.job == .verify, record.job != .clean
+        if let record = held?.record, record.changeID == request.changeID, record.generation == generation,
+            request.kind == .change(.verify), record.kind != .change(.clean)
         {
             copied = record.copied
         }
-        if let (record, _) = held, record.isSame(request), record.generation == generation {
+        if let record = held?.record, record.isSame(request), record.generation == generation {
             switch record.state {
             case .done, .overtaken: return answer(record)
             case .running where nowMilliseconds() - record.beatMilliseconds < JobRunner.silenceMilliseconds:
                 return answer(record)
-            case .failed where nowMilliseconds() - record.beatMilliseconds < 200: return answer(record)
+            case .failed where nowMilliseconds() - record.beatMilliseconds < request.kind.pauseMilliseconds:
+                return answer(record)
             case .running, .failed:
                 checkpoint = record.checkpoint
                 // Where a copy goes on from a checkpoint, what it copied was listed when it first began.
@@ -101,7 +96,7 @@ package actor JobRunner {
             }
         }
         var record = Record(
-            changeID: request.changeID, job: request.job, epoch: document.epoch, generation: generation,
+            changeID: request.changeID, kind: request.kind, epoch: document.epoch, generation: generation,
             run: String(UInt64.random(in: .min ... .max), radix: 16), state: .running,
             beatMilliseconds: nowMilliseconds(), progress: JobProgress(), checkpoint: checkpoint,
             copied: copied)
@@ -109,7 +104,9 @@ package actor JobRunner {
             // Another worker was quicker.
             return PeerMessage.JobAnswer(state: .running, progress: JobProgress(), generation: generation)
         }
-        if record.job == .copy, checkpoint == nil, let (mine, token) = try await read(), mine.run == record.run {
+        if record.kind == .change(.copy), checkpoint == nil,
+            case let (mine?, token)? = try await read(record.kind.recordKey), mine.run == record.run
+        {
             // Before anything is listed: whatever is stored from now on has a higher one.
             record.copied = JobWork.Copied(through: token.cas)
         }
@@ -140,7 +137,7 @@ package actor JobRunner {
                 do {
                     return .success(
                         try await with.work.perform(
-                            initial.job, document, generation: initial.generation, copied: initial.copied, tally))
+                            initial.kind, document, generation: initial.generation, copied: initial.copied, tally))
                 } catch {
                     return .failure(error)
                 }
@@ -172,11 +169,11 @@ package actor JobRunner {
         case .success(let report):
             record.state = .done
             record.report = report
-            if record.job == .copy { record.copied?.gainers = report.gainers }
+            if record.kind == .change(.copy) { record.copied?.gainers = report.gainers }
             with.logger.info(
                 "this node's part is done",
                 metadata: [
-                    "ring.job": "\(initial.job.rawValue)", "ring.change": "\(initial.changeID)",
+                    "ring.job": "\(initial.kind.name)", "ring.change": "\(initial.changeID)",
                     "pairs.done": "\(record.progress.pairsDone)", "pairs.moved": "\(record.progress.pairsMoved)",
                     "seconds": "\(record.progress.seconds)",
                 ])
@@ -186,7 +183,7 @@ package actor JobRunner {
             record.error = "\(error)"
             with.logger.warning(
                 "this node's part failed and will be tried again",
-                metadata: ["ring.job": "\(initial.job.rawValue)", "error": "\(error)"])
+                metadata: ["ring.job": "\(initial.kind.name)", "error": "\(error)"])
         case nil: return
         }
         _ = try? await update(record)
@@ -199,26 +196,29 @@ package actor JobRunner {
 
     // MARK: The record
 
-    private func read() async throws -> (record: Record, token: ControlStore.Token)? {
-        guard let value = try await with.control.get(JobRunner.key),
-            let record = try? JSONDecoder().decode(Record.self, from: Data(value.bytes))
-        else { return nil }
-        return (record, value.token)
+    /// A record that can't be read (another version wrote it) is as good as none, but for its token.
+    private func read(_ key: String) async throws -> (record: Record?, token: ControlStore.Token)? {
+        guard let value = try await with.control.get(key) else { return nil }
+        return (try? JSONDecoder().decode(Record.self, from: Data(value.bytes)), value.token)
     }
 
     private func write(_ record: Record, replacing token: ControlStore.Token?) async throws -> Bool {
         let bytes = Array(try JSONEncoder().encode(record))
-        guard let token else { return try await with.control.add(JobRunner.key, bytes) }
-        if case .stored = try await with.control.compareAndSwap(JobRunner.key, bytes, token: token) { return true }
+        guard let token else { return try await with.control.add(record.kind.recordKey, bytes) }
+        if case .stored = try await with.control.compareAndSwap(record.kind.recordKey, bytes, token: token) {
+            return true
+        }
         return false
     }
 
     /// - Returns: false once another run has the record.
     private func update(_ record: Record) async throws -> Bool {
-        guard let (held, token) = try await read(), held.run == record.run else { return false }
+        guard case let (held?, token)? = try await read(record.kind.recordKey), held.run == record.run else {
+            return false
+        }
         return try await write(record, replacing: token)
     }
 
     /// Monotonic, and the same for all processes of this host.
-    private nonisolated func nowMilliseconds() -> Int64 { JobWork.monotonicMilliseconds() }
+    private nonisolated func nowMilliseconds() -> Int64 { MonotonicClock.milliseconds() }
 }

@@ -59,9 +59,12 @@ package final class LocalReplica: Replica {
     }
 
     /// A batch that stays together: another node's, or one of a hand-off.
-    /// - Parameter completion: outcomes in the operations' order, and the stamp under which they were done.
+    /// - Parameters:
+    ///   - isFromDisk: whether it comes from this host's own disk, so that it is not logged.
+    ///   - completion: outcomes in the operations' order, and the stamp under which they were done.
     func submit(
-        _ operations: [Operation], deadline: NIODeadline, completion: @escaping ([Outcome], HostStamp?) -> Void
+        _ operations: [Operation], deadline: NIODeadline, isFromDisk: Bool = false,
+        completion: @escaping ([Outcome], HostStamp?) -> Void
     ) {
         guard let expected else {
             completion(operations.map { _ in .failed(.staleRing) }, nil)
@@ -71,7 +74,8 @@ package final class LocalReplica: Replica {
         let flight = Flight(operations: operations, completion: completion)
         let bound = NIOLoopBound((replica: self, flight: flight), eventLoop: loop)
         let ticket = lanes.submit(
-            LaneBatch(operations: operations, expected: expected, deadline: deadline), on: loop
+            LaneBatch(
+                operations: operations, expected: expected, deadline: deadline, isFromDisk: isFromDisk), on: loop
         ) { result in
             let (replica, flight) = bound.value
             replica.finish(expected, flight, result)

@@ -72,6 +72,8 @@ package final class PeerConnection {
     }
 
     package var isUsable: Bool { exchange.isIdle && channel.isActive }
+    /// Whether it has been of use before, however it is now.
+    var hasAnswered: Bool { exchange.hasAnswered }
 
     package func close() { channel.close(promise: nil) }
 
@@ -111,6 +113,7 @@ package final class PeerConnection {
 
         private let bodyLimit: Int
         private var state = State.idle
+        private(set) var hasAnswered = false
         var timeout: Scheduled<Void>?
         var onClose: () -> Void = {}
 
@@ -139,6 +142,7 @@ package final class PeerConnection {
                 state = .reading(completion, head, body)
             case (.end, .reading(let completion, let head, let body)):
                 timeout?.cancel()
+                hasAnswered = true
                 state = .idle
                 if !head.isKeepAlive {
                     state = .closed

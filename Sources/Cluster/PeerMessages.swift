@@ -1,6 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
 
 package import HashRing
+package import KeyValue
 
 /// What nodes say to each other in JSON, at `POST /peer/<name>`.
 package enum PeerMessage {
@@ -11,6 +12,10 @@ package enum PeerMessage {
         package var generation: Generation?
         /// The speaker's hybrid clock.
         package var clock: UInt64
+        /// The speaker's wall clock, in milliseconds since 1970.
+        package var wallMilliseconds: UInt64? = nil
+        /// Whether no node had a ring before this one.
+        package var isFounding: Bool? = nil
     }
 
     /// `promise`: "accept the next document from me alone".
@@ -47,6 +52,8 @@ package enum PeerMessage {
             case adopted
             /// Kept, but some worker has not let go of the older one yet.
             case draining
+            /// Kept, but this memory has to be refilled before the change may go on.
+            case recovering
             case overtaken
             case notPromised
         }
@@ -59,7 +66,34 @@ package enum PeerMessage {
     package struct JobRequest: Codable, Sendable {
         package var document: RingDocument
         package var changeID: String
-        package var job: RingTransitionStateMachine.Job
+        package var kind: JobKind
+    }
+
+    /// `repair`: "give me what I lack, or say how far you are".
+    package struct RepairRequest: Codable, Sendable {
+        package var document: RingDocument
+        package var repair: RepairJob
+        /// Names the pass of anti-entropy that it belongs to; nil: the refill of a memory that was lost.
+        package var pass: String?
+    }
+
+    /// `digests`: "what do you hold?" Takes as long as a look at all pairs.
+    package struct DigestRequest: Codable, Sendable {
+        package var epoch: Epoch
+    }
+
+    package struct DigestAnswer: Codable, Sendable {
+        package var generation: Generation
+        /// Nil where the node can't say: it stands on another ring, or is recovering.
+        package var digests: SlotDigests?
+    }
+
+    package struct RepairAnswer: Codable, Sendable {
+        package var job: JobAnswer
+        /// Whether the job gives all that was ever acknowledged here: its memory is no recovering one.
+        package var isWhole: Bool
+        /// Whether this node lost its own memory too.
+        package var isRecovering: Bool
     }
 
     package struct JobAnswer: Codable, Sendable {
@@ -72,10 +106,17 @@ package enum PeerMessage {
         package var generation: Generation?
     }
 
-    /// `abort`: "should you come to drive this change, or do so now: climb down".
-    package struct AbortRequest: Codable, Sendable {
+    /// `wish`: "should you come to drive this change, or do so now: this is what an operator wants of it".
+    package struct ChangeWish: Codable, Sendable, Hashable {
+        package enum Want: Codable, Sendable, Hashable {
+            /// Climb down.
+            case abort(reason: String)
+            /// Go on without this node, which is gone for good.
+            case goOn(without: NodeID)
+        }
+
         package var changeID: String
-        package var reason: String
+        package var want: Want
     }
 }
 

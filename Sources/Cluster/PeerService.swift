@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
 
 private import FoundationEssentials
-private import HashRing
+package import HashRing
 private import KeyValue
 package import Memcached
 package import NIOCore
@@ -13,18 +13,26 @@ package struct PeerService: Sendable {
     private static let drainTime = Duration.milliseconds(1500)
     private static let drainPollInterval = Duration.milliseconds(10)
 
+    private let node: NodeID
     private let keeper: RingKeeper
     private let registry: WorkerRegistry
     private let jobs: JobRunner
+    private let pairs: HostPairs
+    private let recovery: Recovery
     private let board: ChangeBoard
     private let clock: WorkerClock
 
     package init(
-        keeper: RingKeeper, registry: WorkerRegistry, jobs: JobRunner, board: ChangeBoard, clock: WorkerClock
+        node: NodeID, keeper: RingKeeper, registry: WorkerRegistry, jobs: JobRunner, pairs: HostPairs,
+        recovery: Recovery,
+        board: ChangeBoard, clock: WorkerClock
     ) {
+        self.node = node
         self.keeper = keeper
         self.registry = registry
         self.jobs = jobs
+        self.pairs = pairs
+        self.recovery = recovery
         self.board = board
         self.clock = clock
     }
@@ -44,10 +52,12 @@ package struct PeerService: Sendable {
                 }(try decode(body)))
         case "announce": try encode(await announce(try decode(body)))
         case "job": try encode(await job(try decode(body)))
-        case "abort":
+        case "digests": try encode(await digests(try decode(body)))
+        case "repair": try encode(await repair(try decode(body)))
+        case "wish":
             try encode(
-                await { (request: PeerMessage.AbortRequest) in
-                    try await abort(request)
+                await { (wish: PeerMessage.ChangeWish) in
+                    try await leave(wish)
                     return Done()
                 }(try decode(body)))
         default: nil
@@ -64,10 +74,12 @@ package struct PeerService: Sendable {
 
     private func exchange(_ question: PeerMessage.RingExchange) async throws -> PeerMessage.RingExchange {
         clock.merge(question.clock)
-        if let document = question.document { try await keeper.learn(document) }
-        let view = await keeper.view
+        if let document = question.document {
+            try await keeper.learn(document, isFounding: question.isFounding ?? false)
+        }
         return PeerMessage.RingExchange(
-            document: await keeper.known, generation: view?.stamp.generation, clock: clock.reading)
+            document: await keeper.known, generation: try? await keeper.currentStamp().generation, clock: clock.reading,
+            wallMilliseconds: clock.wallMilliseconds)
     }
 
     package func announce(_ announcement: PeerMessage.Announcement) async throws -> PeerMessage.AnnouncementAnswer {
@@ -80,8 +92,12 @@ package struct PeerService: Sendable {
         }
         let isDrained = try await waitUntilDrained(to: announcement.document.epoch)
         // Only if this memory is still the one in which the workers have registered does their word count.
-        let after = try await keeper.current().generation
-        return .init(state: isDrained && after == generation ? .adopted : .draining, generation: after)
+        let after = try await keeper.currentStamp()
+        guard isDrained, after.generation == generation else {
+            return .init(state: .draining, generation: after.generation)
+        }
+        let needsWhole = announcement.document.transition?.step.needsWholeMemories ?? false
+        return .init(state: needsWhole && after.isRecovering ? .recovering : .adopted, generation: generation)
     }
 
     /// Whether every worker of this host has let go of all older epochs.
@@ -95,10 +111,42 @@ package struct PeerService: Sendable {
         }
     }
 
-    package func abort(_ request: PeerMessage.AbortRequest) async throws { try await board.wish(request) }
+    package func leave(_ wish: PeerMessage.ChangeWish) async throws { try await board.leave(wish) }
 
     package func job(_ request: PeerMessage.JobRequest) async throws -> PeerMessage.JobAnswer {
         try await keeper.learn(request.document)
         return try await jobs.request(request)
+    }
+
+    private func digests(_ request: PeerMessage.DigestRequest) async throws -> PeerMessage.DigestAnswer {
+        let stamp = try await keeper.currentStamp()
+        guard let document = await keeper.view?.document, document.epoch == request.epoch, !stamp.isRecovering else {
+            return PeerMessage.DigestAnswer(generation: stamp.generation, digests: nil)
+        }
+        return PeerMessage.DigestAnswer(
+            generation: stamp.generation,
+            digests: try await pairs.digests(
+                document, in: stamp.generation, of: node, wallMilliseconds: { clock.wallMilliseconds }))
+    }
+
+    private func repair(_ request: PeerMessage.RepairRequest) async throws -> PeerMessage.RepairAnswer {
+        try await keeper.learn(request.document)
+        let stamp = try await keeper.currentStamp()
+        if stamp.isRecovering, await !recovery.hasLoadedSnapshot(in: stamp.generation) {
+            // What it lost itself may be on its disk.
+            let job = PeerMessage.JobAnswer(
+                state: .failed, progress: JobProgress(), error: "its own snapshot is not loaded yet",
+                generation: stamp.generation)
+            return PeerMessage.RepairAnswer(job: job, isWhole: false, isRecovering: true)
+        }
+        let target = request.repair.target
+        // Its name says of what memory it gives, so that one that is whole by now begins again.
+        let name =
+            request.pass ?? "\(stamp.isRecovering ? "the remains" : "all") for \(target.node) in \(target.generation)"
+        let job = try await jobs.request(
+            PeerMessage.JobRequest(document: request.document, changeID: name, kind: .repair(request.repair)))
+        return PeerMessage.RepairAnswer(
+            job: job, isWhole: !stamp.isRecovering && job.generation == stamp.generation,
+            isRecovering: stamp.isRecovering)
     }
 }

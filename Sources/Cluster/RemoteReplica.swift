@@ -31,6 +31,10 @@ package final class RemoteReplica: Replica {
     /// After a failed connect nothing is tried for a moment: requests fail fast instead of queueing up.
     private var quietUntil = NIODeadline.uptimeNanoseconds(0)
 
+    /// Until then this node is taken for one that does not answer.
+    private var troubleUntil = NIODeadline.uptimeNanoseconds(0)
+
+    private static let troubleTime = TimeAmount.seconds(1)
     private static let leastTime = TimeAmount.milliseconds(10)
     private static let connectTimeout = TimeAmount.milliseconds(250)
     /// After this much silence, reads are asked again on another connection.
@@ -44,6 +48,11 @@ package final class RemoteReplica: Replica {
         self.loop = loop
         self.hooks = hooks
     }
+
+    /// Whether it did not answer a moment ago; whoever can should ask another.
+    var isInTrouble: Bool { troubleUntil > .now() }
+
+    private func noteTrouble() { troubleUntil = .now() + RemoteReplica.troubleTime }
 
     package func send(_ leg: Leg) {
         guard waiting.count < Limits.waitingOperations, waitingBytes < Limits.waitingBytes else {
@@ -98,6 +107,7 @@ package final class RemoteReplica: Replica {
                 self.connectionCount -= 1
                 guard self.connectionCount == 0 else { return }
                 self.quietUntil = .now() + RemoteReplica.quietTime
+                self.noteTrouble()
                 self.failAll(.nodeUnreachable)
             }
         }
@@ -114,11 +124,12 @@ package final class RemoteReplica: Replica {
         PeerBatchCodec.encode(
             PeerBatch(epoch: epoch, clock: hooks.clock(), operations: legs.map(\.operation)), into: &body)
         let deadline = legs.reduce(first.deadline) { min($0, $1.deadline) }
-        let flight = Flight(legs)
+        let flight = Flight(legs, isOnKeptConnection: connection.hasAnswered)
         flight.patience = loop.assumeIsolated().scheduleTask(in: RemoteReplica.patience) {
             // The worker at the other end may have stopped, while others of its host live. The connection counts no
             // more, and is closed once it has answered.
             flight.isSuspect = true
+            self.noteTrouble()
             self.connectionCount -= 1
             connection.onClose = {}
             self.sendAgain(flight.takeReads())
@@ -142,8 +153,13 @@ package final class RemoteReplica: Replica {
         private(set) var legs: [Leg?]
         var patience: Scheduled<Void>?
         var isSuspect = false
+        /// Sent on a connection that had answered before, so that its worker may have died unnoticed.
+        let isOnKeptConnection: Bool
 
-        init(_ legs: [Leg]) { self.legs = legs }
+        init(_ legs: [Leg], isOnKeptConnection: Bool) {
+            self.legs = legs
+            self.isOnKeptConnection = isOnKeptConnection
+        }
 
         func takeReads() -> [Leg] {
             var reads: [Leg] = []
@@ -193,7 +209,10 @@ package final class RemoteReplica: Replica {
     private func received(_ result: Result<PeerConnection.Answer, PeerConnection.Failure>, for flight: Flight) {
         switch result {
         case .failure(let failure):
-            sendAgain(flight.takeReads())
+            let reads = flight.takeReads()
+            // All kept connections may lead to the one worker that has just died: none of them is a try. Each breaks
+            // once.
+            if flight.isOnKeptConnection { for leg in reads { send(leg) } } else { sendAgain(reads) }
             for leg in flight.legs { leg?.fail(.nodeUnreachable, wasSent: failure.wasSent) }
         case .success(let answer) where answer.status == 200:
             var body = answer.body
@@ -209,7 +228,9 @@ package final class RemoteReplica: Replica {
             hooks.refused(node, document)
             for leg in flight.legs { leg?.completion(.failed(.staleRing)) }
         case .success(let answer):
-            for leg in flight.legs { leg?.fail(.nodeUnreachable, wasSent: !answer.isNotApplied) }
+            // Who refuses is there: nobody stands in for it.
+            let reason: OperationFailure.Reason = answer.status == 503 ? .overloaded : .protocolViolation
+            for leg in flight.legs { leg?.fail(reason, wasSent: !answer.isNotApplied) }
         }
     }
 

@@ -7,21 +7,46 @@ private import NIOCore
 /// Who decides on the next ring document. One driver at a time gets the authority; it is told the newest document that
 /// there is, and may then announce the next one.
 package protocol RingAuthority: Sendable {
-    /// Asks for the authority over these nodes.
-    /// - Parameters:
-    ///   - holder: names the driver, never used twice.
-    ///   - required: nodes without whose word there is no authority; `others` are asked too, and may be silent.
-    func acquire(
-        _ holder: String, required: [NodeID], others: [NodeID]
-    ) async throws(RingAuthorityError) -> RingMandate
+    func acquire(_ claim: RingClaim) async throws(RingAuthorityError) -> RingMandate
+    /// Makes `document` the newest that there is, before anybody is told of it.
+    /// - Returns: the mandate to go on with; nil where another driver has taken over.
+    func record(
+        _ document: RingDocument, by holder: String, _ mandate: RingMandate
+    ) async throws(RingAuthorityError) -> RingMandate?
     /// Prolongs it; false once somebody else has it.
     /// - Parameters:
     ///   - nodes: whose word is needed from now on.
-    ///   - mayAskAnew: whether a node that has forgotten its promise may give it again. Only once the losers have
-    ///     accepted a document of this driver's: until then, a promise that was lost may have been another driver's in
-    ///     the meantime.
-    func renew(_ holder: String, _ nodes: [NodeID], mayAskAnew: Bool) async -> Bool
+    ///   - mayAskAnew: whether a node that never promised, or whose memory has forgotten it, may do so now. Only once
+    ///     the losers have accepted a document of this driver's. (A promise that ran out is never asked for anew: it
+    ///     may have been another driver's in the meantime.)
+    func renew(_ holder: String, _ mandate: RingMandate, _ nodes: [NodeID], mayAskAnew: Bool) async -> Bool
     func release(_ holder: String, _ mandate: RingMandate) async
+    /// Installs an operator's ring at this node, whatever was known before.
+    func install(_ ring: Ring, replicas: Int, standbys: [NodeID]) async throws -> HostRingRecord.InstallAnswer
+}
+
+/// What a driver asks for.
+package struct RingClaim: Sendable {
+    /// Names the driver, never used twice.
+    package let holder: String
+    /// Nodes without whose word there is no authority, whichever it is.
+    package let required: [NodeID]
+    /// Nodes whose word is needed as well, unless the authority is sure of the newest document without them.
+    package let members: [NodeID]
+    /// Asked too, and may be silent.
+    package let others: [NodeID]
+    /// Whether somebody waits for it, so that an authority that is away for a moment is waited for.
+    package let isPatient: Bool
+
+    package init(
+        holder: String, required: [NodeID], members: [NodeID], others: [NodeID], isPatient: Bool = false
+    ) {
+        self.holder = holder
+        self.required = required
+        self.members = members
+        self.others = others
+        self.isPatient = isPatient
+    }
 }
 
 /// What a driver learns with the authority.
@@ -32,19 +57,35 @@ package struct RingMandate: Sendable {
     /// What each of them knows.
     package let documents: [NodeID: RingDocument]
     package let generations: [NodeID: Generation]
+    /// What the authority's own store knows, where it has one.
+    package var entry: RingLedger.Entry?
 
-    /// The newest document that any of them knows.
+    package init(
+        required: [NodeID], others: [NodeID], documents: [NodeID: RingDocument], generations: [NodeID: Generation]
+    ) {
+        self.required = required
+        self.others = others
+        self.documents = documents
+        self.generations = generations
+    }
+
+    /// The newest document that any of them knows, or the authority's store.
     package var newest: RingDocument? { newest(among: required + others) }
 
     package func newest(among nodes: [NodeID]) -> RingDocument? {
-        nodes.compactMap { documents[$0] }.max { $0.epoch < $1.epoch }
+        // (Of two of one epoch, the first.)
+        ([entry?.document] + nodes.map { documents[$0] }).compactMap { $0 }.max { $0.epoch < $1.epoch }
     }
 }
 
 package enum RingAuthorityError: Error, Sendable {
-    /// Another driver has it.
-    case held(at: NodeID, by: String)
+    /// Another driver has it; nil: by the authority's own store.
+    case held(at: NodeID?, by: String)
     case unreachable(NodeID, reason: String)
+    /// The authority's own store does not answer.
+    case unavailable(reason: String)
+    /// The ring in the authority's own store is another cluster's.
+    case foreign(key: String)
 }
 
 /// The default authority: a promise in each member's memcached, asked for in `NodeID` order, so that of two drivers one
@@ -64,9 +105,8 @@ package struct EmbeddedRingAuthority: RingAuthority {
         self.peers = peers
     }
 
-    package func acquire(
-        _ holder: String, required: [NodeID], others: [NodeID]
-    ) async throws(RingAuthorityError) -> RingMandate {
+    package func acquire(_ claim: RingClaim) async throws(RingAuthorityError) -> RingMandate {
+        let (holder, required, others) = (claim.holder, claim.required + claim.members, claim.others)
         var documents: [NodeID: RingDocument] = [:]
         var generations: [NodeID: Generation] = [:]
         var asked: [NodeID] = []
@@ -96,13 +136,30 @@ package struct EmbeddedRingAuthority: RingAuthority {
         return RingMandate(required: required, others: others, documents: documents, generations: generations)
     }
 
-    package func renew(_ holder: String, _ nodes: [NodeID], mayAskAnew: Bool) async -> Bool {
+    /// What the losers accept is real; nobody else has to know before.
+    package func record(
+        _ document: RingDocument, by holder: String, _ mandate: RingMandate
+    ) async throws(RingAuthorityError) -> RingMandate? { mandate }
+
+    package func install(_ ring: Ring, replicas: Int, standbys: [NodeID]) async throws -> HostRingRecord.InstallAnswer {
+        try await keeper.install(ring, replicas: replicas, standbys: standbys)
+    }
+
+    package func renew(
+        _ holder: String, _ mandate: RingMandate, _ nodes: [NodeID], mayAskAnew: Bool
+    ) async -> Bool {
         await withTaskGroup(of: Bool.self) { group in
             for node in Set(nodes) {
                 group.addTask {
                     // A node that does not answer is asked again next time; what it says to a document decides.
-                    let answer = try? await promise(of: node, to: holder, isRenewal: !mayAskAnew)
-                    return answer?.heldBy == nil
+                    guard var answer = try? await promise(of: node, to: holder, isRenewal: true) else { return true }
+                    if answer.heldBy != nil, mayAskAnew, answer.generation != mandate.generations[node] {
+                        guard let again = try? await promise(of: node, to: holder, isRenewal: false) else {
+                            return true
+                        }
+                        answer = again
+                    }
+                    return answer.heldBy == nil
                 }
             }
             return await group.allSatisfy { $0 }

@@ -37,6 +37,12 @@ package actor RingOperator {
     /// How long a change waits for another driver to show what it is about to do.
     private static let contentionTime = Duration.seconds(2)
     private static let callTimeout = TimeAmount.milliseconds(1000)
+    /// How long an answer waits for nodes that have not heard of the change's end.
+    private static let tellingTime = Duration.seconds(5)
+    /// How long whoever drives a change, or takes it over, has to take up a wish.
+    private static let wishTime = Duration.seconds(10)
+    /// How long a node has to be silent until pairs are given up that it alone held, or more nodes than one.
+    private static let silenceBeforeLoss = Duration.seconds(3)
     /// How often a change looks at the ring again because another node knew a newer one.
     private static let looks = 8
     /// How many requests may wait for a change's end; each takes one of the places that other nodes' calls need, too.
@@ -52,12 +58,21 @@ package actor RingOperator {
 
     // MARK: Install
 
-    package func install(_ ring: Ring, standbys: [NodeID]) async throws(OperatorError) {
+    package func install(_ ring: Ring, replicas: Int, standbys: [NodeID]) async throws(OperatorError) {
         let answer: HostRingRecord.InstallAnswer
         do {
-            answer = try await with.keeper.install(ring, standbys: standbys)
+            answer = try await with.authority.install(ring, replicas: replicas, standbys: standbys)
         } catch RingKeeper.Failure.unsettled(let error) {
             throw .unknown("the ring may be installed: \(error)")
+        } catch let failure as RingKeeper.Failure where failure.isOfAnotherCluster {
+            throw .ringsDisagree(
+                "\(failure); a node that stands by there is taken out first: install that ring there without it, then empty its state directory and its memcached"
+            )
+        } catch RingAuthorityError.unavailable(let reason) {
+            throw .unreachable(reason)
+        } catch RingAuthorityError.foreign(let key) {
+            throw .ringsDisagree(
+                "the ring in etcd under \(key) names none of these nodes; give this cluster an etcdPrefix of its own")
         } catch {
             throw .unreachable("this node's memcached or disk: \(error)")
         }
@@ -69,25 +84,52 @@ package actor RingOperator {
 
     // MARK: Change
 
-    package func change(_ change: RingChange) async throws(OperatorError) {
+    /// - Parameters:
+    ///   - isForced: goes on without the node that is to leave, should it not answer, and finishes a change that waits
+    ///     for it. What only it held is lost.
+    ///   - gone: further nodes that it goes on without, should they not answer.
+    /// - Returns: what was lost on the way, where something was.
+    package func change(_ request: ChangeRequest, isForced: Bool, without gone: Set<NodeID> = [])
+        async throws(OperatorError)
+        -> String?
+    {
         let giveUp = ContinuousClock.now + RingOperator.contentionTime
         var looks = 0
         while true {
             try? await with.keeper.refresh()
             guard let document = await with.keeper.document else { throw .noRing }
             if let transition = document.transition {
-                guard transition.change == change, transition.abortReason == nil else {
-                    throw .busy(description(of: document))
+                var goesOnWithout = false
+                if isForced, let leaver = request.leaver {
+                    goesOnWithout = try await goOn(transition, without: leaver)
                 }
-                return try await wait(forEndOf: transition.id)
+                for node in gone.sorted() {
+                    goesOnWithout = try await goOn(transition, without: node) || goesOnWithout
+                }
+                if request.isMet(by: transition.change), transition.abortReason == nil {
+                    return try await wait(forEndOf: transition.id)
+                }
+                guard goesOnWithout else { throw .busy(description(of: document)) }
+                // It has kept this change from beginning.
+                do throws(OperatorError) {
+                    _ = try await wait(forEndOf: transition.id)
+                } catch .aborted {
+                    // Where it was joining, all is done that was asked for.
+                    if case .exactly(.remove(let node)) = request, transition.change.joiner == node { return nil }
+                    continue
+                }
+                continue
             }
-            if document.shows(change) { return }
+            if request.isMade(in: document) { return nil }
+            let change: RingChange
             do {
+                // Picked anew at every look: it is this very ring that the members promise to change.
+                change = try request.change(of: document.ring)
                 _ = try change.applied(to: document.ring)
             } catch {
                 throw .refused(error)
             }
-            switch try await begin(change, on: document) {
+            switch try await begin(change, isForced: isForced, without: gone, on: document) {
             case .begun(let id): return try await wait(forEndOf: id)
             case .lookAgain:
                 looks += 1
@@ -112,22 +154,37 @@ package actor RingOperator {
         case contended(String)
     }
 
-    private func begin(_ change: RingChange, on document: RingDocument) async throws(OperatorError) -> Beginning {
+    private func begin(
+        _ change: RingChange, isForced: Bool, without gone: Set<NodeID>, on document: RingDocument
+    ) async throws(OperatorError) -> Beginning {
         let id = RingOperator.randomName()
         let holder = "\(with.node)/\(id), \(RingOperator.words(for: change))"
-        let members = Set(document.ring.nodes + [change.node]).sorted()
+        let members = Set(document.ring.nodes + [change.node])
         let mandate: RingMandate
+        var absent: [NodeID] = []
         do {
-            mandate = try await with.authority.acquire(holder, required: members, others: [])
+            (mandate, absent) = try await mandateOf(
+                members, change, isForced: isForced, without: gone, holder, document)
         } catch {
             switch error {
             case .held(_, let other): return .contended(other)
-            case .unreachable(let node, let reason): throw .unreachable("\(node): \(reason)")
+            case .unreachable(let node, let reason) where node == change.leaver:
+                throw .unreachable("\(node): \(reason); with ?force=1 the ring goes on without it")
+            case .unreachable(let node, let reason):
+                // (Only of a change that can do without it.)
+                let hint =
+                    change.leaver == nil
+                    ? "" : "; with ?force=1&without=\(node) it goes on without it, if it is gone for good"
+                throw .unreachable("\(node): \(reason)\(hint)")
+            case .unavailable(let reason): throw .unreachable(reason)
+            case .foreign(let key): throw .ringsDisagree("the ring in etcd under \(key) is another cluster's")
             }
         }
         let others = members.filter { $0 != change.node || document.ring.contains($0) }
-        let newest = mandate.newest(among: others)
-        if let foreign = mandate.documents[change.node], foreign != newest, foreign.epoch >= newest?.epoch ?? .none {
+        let newest = mandate.newest(among: others.sorted())
+        if let foreign = mandate.documents[change.node], foreign != newest,
+            foreign.epoch >= newest?.epoch ?? .none || newest.map({ !$0.isOfOneCluster(with: foreign) }) ?? false
+        {
             await with.authority.release(holder, mandate)
             throw .ringsDisagree(
                 "\(change.node) knows another ring (epoch \(foreign.epoch)); empty its state directory and its memcached first"
@@ -140,7 +197,7 @@ package actor RingOperator {
         }
         do {
             let (machine, actions) = try RingTransitionStateMachine.beginning(
-                change, id: id, document: document, generations: mandate.generations,
+                change, id: id, document: document, generations: mandate.generations, absent: absent,
                 nowMilliseconds: with.driver.milliseconds())
             await drive(id, holder, mandate, machine, actions)
             return .begun(id)
@@ -148,6 +205,85 @@ package actor RingOperator {
             await with.authority.release(holder, mandate)
             throw .refused(error)
         }
+    }
+
+    /// The word of all whose word it takes; where it may be, without that of nodes that are silent.
+    private func mandateOf(
+        _ members: Set<NodeID>, _ change: RingChange, isForced: Bool, without gone: Set<NodeID>, _ holder: String,
+        _ document: RingDocument
+    ) async throws(RingAuthorityError) -> (RingMandate, absent: [NodeID]) {
+        // (What the ring does not allow is refused by whoever makes the first document.)
+        let target = (try? change.applied(to: document.ring)) ?? document.ring
+        func plan(without absent: [NodeID]) -> MovePlan {
+            MovePlan(from: document.ring, to: target, replicas: document.replicas, absent: absent)
+        }
+        var absent: [NodeID] = []
+        while true {
+            let movers = plan(without: absent).holders.union([change.node]).subtracting(absent)
+            let claim = RingClaim(
+                holder: holder, required: movers.sorted(),
+                members: members.subtracting(movers).subtracting(absent).sorted(), others: absent, isPatient: true)
+            do throws(RingAuthorityError) {
+                return (try await with.authority.acquire(claim), absent)
+            } catch .unreachable(let node, let reason) {
+                let mayBeAbsent =
+                    gone.contains(node)
+                    || node == change.leaver && (isForced || hasSpareCopies(of: node, change, document))
+                guard mayBeAbsent, !absent.contains(node) else { throw .unreachable(node, reason: reason) }
+                // Neither the last copy of something, nor a second node, is given up for a moment's silence: two that
+                // are cut off together might be a majority.
+                let losesPairs = plan(without: absent + [node]).lostSlotCount > plan(without: absent).lostSlotCount
+                if losesPairs || !absent.isEmpty || gone.contains(node),
+                    await isAnswering(node, within: RingOperator.silenceBeforeLoss)
+                {
+                    throw .unreachable(node, reason: "\(reason); but it answers")
+                }
+                absent = (absent + [node]).sorted()
+            }
+        }
+    }
+
+    /// Whether a node that is to be replaced can be done without: others hold all that it held. (To replace a node is
+    /// what one does with a dead one; that it is to be removed though it is dead has to be said.)
+    private func hasSpareCopies(of node: NodeID, _ change: RingChange, _ document: RingDocument) -> Bool {
+        guard case .replace = change, let target = try? change.applied(to: document.ring) else { return false }
+        return MovePlan(from: document.ring, to: target, replicas: document.replicas, absent: [node])
+            .lostSlotCount == 0
+    }
+
+    /// Has a change that is under way go on without a node that it may be waiting for.
+    /// - Returns: whether it does, or is over; false where it does not need the node, or the node answers.
+    private func goOn(_ transition: RingTransition, without node: NodeID) async throws(OperatorError) -> Bool {
+        if transition.absent.contains(node) { return true }
+        guard transition.step != .cleaning, transition.from.contains(node) || transition.to.contains(node),
+            await !isAnswering(node)
+        else { return false }
+        guard let document = await with.keeper.document else { throw .noRing }
+        try await leave(.goOn(without: node), for: transition, with: document.members + document.standbys)
+        let giveUp = ContinuousClock.now + RingOperator.wishTime
+        while ContinuousClock.now < giveUp {
+            guard (try? await Task.sleep(for: RingOperator.pollInterval)) != nil else { break }
+            try? await with.keeper.refresh()
+            let now = await with.keeper.document?.transition
+            if now?.id != transition.id || now?.absent.contains(node) == true { return true }
+        }
+        throw .unknown("nobody has taken up yet that \(node) is gone; see /status")
+    }
+
+    private func isAnswering(_ node: NodeID, within time: Duration) async -> Bool {
+        let end = ContinuousClock.now + time
+        while ContinuousClock.now < end {
+            if await isAnswering(node) { return true }
+            guard (try? await Task.sleep(for: .milliseconds(250))) != nil else { break }
+        }
+        return false
+    }
+
+    private func isAnswering(_ node: NodeID) async -> Bool {
+        let question = PeerMessage.RingExchange(document: nil, generation: nil, clock: 0)
+        let answer: PeerMessage.RingExchange? = try? await with.peers.call(
+            node, "ring", question, timeout: RingOperator.callTimeout)
+        return answer?.generation != nil
     }
 
     private func drive(
@@ -191,18 +327,23 @@ package actor RingOperator {
     }
 
     /// Returns once the change is over, whoever drives it.
-    private func wait(forEndOf id: String) async throws(OperatorError) {
+    /// - Returns: what was lost on the way, where something was.
+    private func wait(forEndOf id: String) async throws(OperatorError) -> String? {
         guard waiting < RingOperator.mostWaiting else {
             throw .unknown("too many requests wait for the ring change \(id) here; see /status")
         }
         waiting += 1
         defer { waiting -= 1 }
+        var heardAt: ContinuousClock.Instant?
         while true {
             if let reason = notBegun.removeValue(forKey: id) { throw .unreachable(reason) }
             let document = await with.keeper.document
-            if let last = document?.lastChange, last.id == id {
+            // (Once all have heard of the end, or had the time to: whoever asks another node next finds it there.)
+            if document?.lastChange?.id == id, heardAt == nil { heardAt = .now }
+            let isTold = driver?.changeID != id || heardAt.map { .now - $0 > RingOperator.tellingTime } ?? false
+            if let last = document?.lastChange, last.id == id, isTold {
                 switch last.outcome {
-                case .completed: return
+                case .completed: return last.reason.isEmpty ? nil : last.reason
                 case .aborted: throw .aborted(last.reason)
                 }
             }
@@ -232,10 +373,12 @@ package actor RingOperator {
                 throw .nothingToAbort(
                     "the ring change \(transition.id) is past the point of return (\(transition.step.rawValue))")
             }
-            try await requestAbort(transition, hearers: document.members + document.standbys)
+            try await leave(
+                .abort(reason: "aborted by an operator"), for: transition,
+                with: document.members + document.standbys)
         }
         do {
-            try await wait(forEndOf: transition.id)
+            _ = try await wait(forEndOf: transition.id)
         } catch .aborted {
             return
         }
@@ -243,23 +386,26 @@ package actor RingOperator {
     }
 
     /// Leaves the wish with every member, where whoever drives the change, now or after a takeover, looks for it.
-    private func requestAbort(_ transition: RingTransition, hearers: [NodeID]) async throws(OperatorError) {
-        let request = PeerMessage.AbortRequest(changeID: transition.id, reason: "aborted by an operator")
+    private func leave(
+        _ want: PeerMessage.ChangeWish.Want, for transition: RingTransition, with hearers: [NodeID]
+    ) async throws(OperatorError) {
+        let wish = PeerMessage.ChangeWish(changeID: transition.id, want: want)
         var heard = 0
         for node in Set(hearers + [with.node]).sorted() {
             do {
                 if node == with.node {
-                    try await with.driver.local.abort(request)
+                    try await with.driver.local.leave(wish)
                 } else {
-                    let _: Done = try await with.peers.call(node, "abort", request, timeout: RingOperator.callTimeout)
+                    let _: Done = try await with.peers.call(node, "wish", wish, timeout: RingOperator.callTimeout)
                 }
                 heard += 1
             } catch {
                 with.logger.warning(
-                    "a node did not hear of the abort", metadata: ["peer.node": "\(node)", "error": "\(error)"])
+                    "a node did not hear what is wanted of the ring change",
+                    metadata: ["peer.node": "\(node)", "error": "\(error)"])
             }
         }
-        if heard == 0 { throw .unknown("no member said that it has heard of the abort") }
+        if heard == 0 { throw .unknown("no member said that it has heard what is wanted") }
     }
 
     // MARK: Take over
@@ -270,14 +416,19 @@ package actor RingOperator {
             case .some(.none) = try? await with.keeper.promiseHolder()
         else { return }
         let holder = "\(with.node)/\(RingOperator.randomName())"
-        guard let mandate = await authorityToTakeOver(transition, document, holder) else { return }
+        // Whose word it would need may be gone for good.
+        let wishes = await with.driver.board.wishes(for: transition.id)
+        guard let mandate = await authorityToTakeOver(transition.heeding(wishes), document, holder) else { return }
         guard driver == nil, let newest = mandate.newest, newest.transition?.id == transition.id else {
             if let newest = mandate.newest { try? await with.keeper.learn(newest) }
             await with.authority.release(holder, mandate)
             return
         }
-        let (machine, actions) = RingTransitionStateMachine.resuming(
+        var (machine, actions) = RingTransitionStateMachine.resuming(
             newest, nowMilliseconds: with.driver.milliseconds())
+        for case .goOn(let node) in wishes where machine.canGoOn(without: node) {
+            actions = machine.handle(.absent(node), nowMilliseconds: with.driver.milliseconds())
+        }
         with.logger.notice(
             "taking over a ring change whose driver is gone", metadata: ["ring.change": "\(transition.id)"])
         await drive(transition.id, holder, mandate, machine, actions)
@@ -291,9 +442,11 @@ package actor RingOperator {
         let losers = MovePlan(transition, replicas: document.replicas).losers
         let others = document.members.filter { !losers.contains($0) }
         do throws(RingAuthorityError) {
-            return try await with.authority.acquire(holder, required: losers, others: others)
+            return try await with.authority.acquire(
+                RingClaim(holder: holder, required: losers, members: [], others: others))
         } catch .unreachable where transition.step == .cleaning {
-            return try? await with.authority.acquire(holder, required: [], others: document.members)
+            return try? await with.authority.acquire(
+                RingClaim(holder: holder, required: [], members: [], others: document.members))
         } catch {
             return nil
         }
@@ -307,20 +460,34 @@ package actor RingOperator {
 
     private static func words(for change: RingChange) -> String {
         switch change {
-        case .add(let node, let position): "adding \(node) at \(position)"
+        case .add(let node, let positions) where positions.count == 1: "adding \(node) at \(positions[0])"
+        case .add(let node, let positions): "adding \(node) at \(positions.count) positions"
         case .remove(let node): "removing \(node)"
+        case .replace(let old, let new): "replacing \(old) by \(new)"
         }
     }
 
     private static func randomName() -> String { String(UInt64.random(in: 1 << 60 ... .max), radix: 16) }
 }
 
-extension RingDocument {
-    /// Whether the ring is as this change would make it: it was made before.
-    fileprivate func shows(_ change: RingChange) -> Bool {
-        switch change {
-        case .add(let node, let position): ring.positions(of: node) == [position]
-        case .remove: lastChange?.change == change && lastChange?.outcome == .completed && !ring.contains(change.node)
+extension RingTransition {
+    /// As it would be if the wishes were taken up.
+    fileprivate func heeding(_ wishes: [PeerMessage.ChangeWish.Want]) -> RingTransition {
+        guard step != .cleaning else { return self }
+        var heeded = self
+        for case .goOn(let node) in wishes where !heeded.absent.contains(node) {
+            heeded.absent = (heeded.absent + [node]).sorted()
+        }
+        return heeded
+    }
+}
+
+extension PeerMessage.ChangeWish.Want {
+    /// Nil where it would not be heeded, or was before.
+    func event(for machine: RingTransitionStateMachine) -> RingTransitionStateMachine.Event? {
+        switch self {
+        case .abort(let reason): machine.canAbort ? .abort(reason: reason) : nil
+        case .goOn(let node): machine.canGoOn(without: node) ? .absent(node) : nil
         }
     }
 }

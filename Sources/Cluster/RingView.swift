@@ -12,19 +12,18 @@ package struct RingView: Sendable {
     /// Whether this node must not answer reads of moving slots: they rest on a memory of its that is gone.
     package let isFenced: Bool
 
+    /// Whether this node's memory was lost and has not been refilled: what it lacks says nothing.
+    package var isRecovering: Bool { stamp.isRecovering }
+
+    /// Whether this node must not say what it holds of a slot.
+    func isForgetful(isMoving: Bool) -> Bool { isRecovering || isMoving && isFenced }
+
     package init(stamp: HostStamp, document: RingDocument?, node: NodeID) {
         self.stamp = stamp
         self.table = document.flatMap { $0.ring.isEmpty ? nil : RoutingTable($0) }
-        self.isFenced = document.map { RingView.isFenced($0, node, stamp.generation) } ?? false
+        self.isFenced =
+            document.map { HostMemory(node: node, generation: stamp.generation).isFenced(under: $0) } ?? false
     }
 
     package var document: RingDocument? { table?.document }
-
-    private static func isFenced(_ document: RingDocument, _ node: NodeID, _ generation: Generation) -> Bool {
-        guard let transition = document.transition, let fence = transition.fence(of: node) else { return false }
-        switch transition.step {
-        case .copying, .settling, .retreating: return fence != generation
-        case .crossing, .cleaning: return false
-        }
-    }
 }

@@ -38,20 +38,34 @@ package actor TransitionDriver {
     private static let jobPollInterval = Duration.milliseconds(100)
     private static let tickInterval = Duration.milliseconds(200)
     private static let renewalInterval = Duration.milliseconds(800)
+    private static let recordRetryInterval = Duration.milliseconds(250)
 
     package nonisolated let changeID: String
     private let holder: String
-    private let mandate: RingMandate
+    private var mandate: RingMandate
     private let with: Dependencies
     private var machine: RingTransitionStateMachine
+    /// What is to be done once the machine's newest document is recorded.
+    private var waiting: (epoch: Epoch, actions: [RingTransitionStateMachine.Action]) = (.none, [])
+    private var recording: Recording
+
+    /// One document at a time is recorded with the authority.
+    private enum Recording {
+        /// Up to this one.
+        case done(Epoch)
+        /// Since when it is tried.
+        case underway(sinceMilliseconds: Int64)
+    }
     private var progress: [NodeID: JobProgress] = [:]
 
     private enum Input: Sendable {
         case event(RingTransitionStateMachine.Event)
-        /// Time to say how far the change is; and perhaps somebody wishes it aborted.
-        case tick(abort: String?)
+        /// Time to say how far the change is; and perhaps an operator wants something of it.
+        case tick([PeerMessage.ChangeWish.Want])
         case authorityLost
         case authorityKept
+        case recorded(RingDocument, RingMandate)
+        case notRecorded(reason: String)
         case nothing
     }
 
@@ -64,12 +78,13 @@ package actor TransitionDriver {
         self.mandate = mandate
         self.machine = machine
         self.with = dependencies
+        self.recording = .done(mandate.entry?.document == machine.document ? machine.document.epoch : .none)
     }
 
     /// Drives the change to its end.
     package func run(_ actions: [RingTransitionStateMachine.Action]) async -> RingTransitionStateMachine.End {
         let end = await withTaskGroup(of: Input.self) { group in
-            if let end = await perform(actions, in: &group) { return end }
+            if let end = await settle(actions, in: &group) { return end }
             group.addTask { [self] in await tick() }
             group.addTask { await Self.pause(Self.renewalInterval, then: .authorityKept) }
             while let input = await group.next() {
@@ -83,23 +98,37 @@ package actor TransitionDriver {
                 case .nothing: continue
                 case .event(let event): next = await handle(event)
                 case .authorityLost: next = await handle(.authorityLost)
-                case .tick(let wish):
+                case .recorded(let document, let mandate):
+                    self.mandate = mandate
+                    recording = .done(document.epoch)
+                    // (Unless a newer one has been made since; then that is recorded first.)
+                    next = waiting.actions
+                    waiting.actions = []
+                case .notRecorded(let reason):
+                    if let end = giveUp(recordingFailed: reason) {
+                        group.cancelAll()
+                        return end
+                    }
+                    record(afterPause: true, in: &group)
+                    continue
+                case .tick(let wishes):
                     group.addTask { [self] in await tick() }
-                    guard let wish, machine.canAbort else { continue }
-                    next = await handle(.abort(reason: wish))
+                    guard let event = wishes.lazy.compactMap({ $0.event(for: self.machine) }).first else { continue }
+                    next = await handle(event)
                 case .authorityKept:
                     let (authority, holder, isEstablished) = (with.authority, holder, machine.isEstablished)
+                    let mandate = mandate
                     // Once a document is out, the losers' word is what others would need, too.
                     let nodes = isEstablished ? machine.losers.sorted() : mandate.required
                     group.addTask {
-                        guard await authority.renew(holder, nodes, mayAskAnew: isEstablished) else {
+                        guard await authority.renew(holder, mandate, nodes, mayAskAnew: isEstablished) else {
                             return .authorityLost
                         }
                         return await Self.pause(Self.renewalInterval, then: .authorityKept)
                     }
                     continue
                 }
-                if let end = await perform(next, in: &group) {
+                if let end = await settle(next, in: &group) {
                     group.cancelAll()
                     return end
                 }
@@ -112,11 +141,55 @@ package actor TransitionDriver {
         return end
     }
 
+    /// Performs the actions, once the document that they are about is recorded with the authority: nobody is told of
+    /// one that is not.
+    private func settle(
+        _ actions: [RingTransitionStateMachine.Action], in group: inout TaskGroup<Input>
+    ) async -> RingTransitionStateMachine.End? {
+        if case .done(let epoch) = recording, epoch == machine.document.epoch {
+            return await perform(actions, in: &group)
+        }
+        for action in actions { if case .end(let end) = action { return end } }
+        // Those for a document that was never recorded are of no use any more.
+        if waiting.epoch != machine.document.epoch { waiting = (machine.document.epoch, []) }
+        waiting.actions += actions
+        if case .done = recording { record(afterPause: false, in: &group) }
+        return nil
+    }
+
+    private func record(afterPause isRetry: Bool, in group: inout TaskGroup<Input>) {
+        if case .done = recording { recording = .underway(sinceMilliseconds: with.milliseconds()) }
+        let (authority, holder, mandate, document) = (with.authority, holder, mandate, machine.document)
+        group.addTask { [failpoints = with.failpoints] in
+            do {
+                if isRetry { try await Task.sleep(for: TransitionDriver.recordRetryInterval) }
+                guard let next = try await authority.record(document, by: holder, mandate) else {
+                    return .authorityLost
+                }
+                try await failpoints.hit(document.transition.map { "ring.recorded.\($0.step)" } ?? "ring.recorded")
+                return .recorded(document, next)
+            } catch RingAuthorityError.unavailable(let reason) {
+                return .notRecorded(reason: reason)
+            } catch {
+                return .notRecorded(reason: "\(error)")
+            }
+        }
+    }
+
+    /// How it ends where the authority's store has been away for long: whoever finds it back goes on.
+    private func giveUp(recordingFailed reason: String) -> RingTransitionStateMachine.End? {
+        guard case .underway(let since) = recording else { return nil }
+        with.logger.warning(
+            "a ring document can't be recorded yet",
+            metadata: ["ring.change": "\(changeID)", "ring.epoch": "\(machine.document.epoch)", "error": "\(reason)"])
+        return with.milliseconds() - since < RingTransitionStateMachine.patienceMilliseconds ? nil : .overtaken
+    }
+
     private func tick() async -> Input {
         guard (try? await Task.sleep(for: TransitionDriver.tickInterval)) != nil else { return .nothing }
         await with.board.show(
             ChangeBoard.Entry(changeID: changeID, progress: progress.map { .init(node: $0, job: $1) }))
-        return .tick(abort: await with.board.wish(for: changeID))
+        return .tick(await with.board.wishes(for: changeID))
     }
 
     private static func pause(_ duration: Duration, then input: Input) async -> Input {
@@ -201,6 +274,8 @@ package actor TransitionDriver {
             case .draining:
                 return .failed(
                     node, document.epoch, reason: "its workers still act on the ring before", answer.generation)
+            case .recovering:
+                return .failed(node, document.epoch, reason: "its memory is being refilled", answer.generation)
             case .notPromised:
                 // Its memory may have forgotten the promise; the next renewal either gets it again or learns who has
                 // it.
@@ -222,7 +297,7 @@ package actor TransitionDriver {
     private func run(
         _ job: RingTransitionStateMachine.Job, on node: NodeID, _ document: RingDocument, afterMilliseconds wait: Int
     ) async -> RingTransitionStateMachine.Event {
-        let request = PeerMessage.JobRequest(document: document, changeID: changeID, job: job)
+        let request = PeerMessage.JobRequest(document: document, changeID: changeID, kind: .change(job))
         do {
             try await Task.sleep(for: .milliseconds(wait))
             if document.transition == nil, wait == 0 { try await with.failpoints.hit("ring.prepare") }

@@ -7,11 +7,13 @@ package import NIOCore
 package struct Answer: Hashable, Sendable {
     package enum Status: UInt16, Hashable, Sendable, CaseIterable {
         case ok = 200
+        case notModified = 304
         case badRequest = 400
         case notFound = 404
         case methodNotAllowed = 405
         case requestTimeout = 408
         case conflict = 409
+        case preconditionFailed = 412
         case contentTooLarge = 413
         case targetTooLong = 414
         case expectationFailed = 417
@@ -70,6 +72,11 @@ package struct Answer: Hashable, Sendable {
 
     package static func found(_ envelope: Envelope) -> Answer {
         Answer(.ok, .binary, envelope.value, version: envelope.version)
+    }
+
+    /// The client holds this version already.
+    package static func notModified(_ version: Version) -> Answer {
+        Answer(.notModified, .binary, ByteBuffer(), version: version)
     }
 
     package static func text(_ text: String) -> Answer { Answer(.ok, .text, ByteBuffer(string: text)) }

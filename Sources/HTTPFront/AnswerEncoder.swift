@@ -21,10 +21,13 @@ package enum AnswerEncoder {
         _ answer: Answer, isHead: Bool, _ persistence: Persistence, into buffer: inout ByteBuffer
     ) -> ByteBuffer? {
         writeStatus(answer.status, &buffer)
-        writeContentType(answer.contentType, &buffer)
-        buffer.writeStaticString("Content-Length: ")
-        writeDecimal(answer.body.readableBytes, &buffer)
-        buffer.writeStaticString("\r\n")
+        // (The length that a 304 names is that of what it leaves out.)
+        if answer.status != .notModified {
+            writeContentType(answer.contentType, &buffer)
+            buffer.writeStaticString("Content-Length: ")
+            writeDecimal(answer.body.readableBytes, &buffer)
+            buffer.writeStaticString("\r\n")
+        }
         if let version = answer.version { writeTag(version, &buffer) }
         switch answer.outcome {
         case nil: break
@@ -80,11 +83,13 @@ package enum AnswerEncoder {
     private static func writeStatus(_ status: Answer.Status, _ buffer: inout ByteBuffer) {
         switch status {
         case .ok: buffer.writeStaticString("HTTP/1.1 200 OK\r\n")
+        case .notModified: buffer.writeStaticString("HTTP/1.1 304 Not Modified\r\n")
         case .badRequest: buffer.writeStaticString("HTTP/1.1 400 Bad Request\r\n")
         case .notFound: buffer.writeStaticString("HTTP/1.1 404 Not Found\r\n")
         case .methodNotAllowed: buffer.writeStaticString("HTTP/1.1 405 Method Not Allowed\r\n")
         case .requestTimeout: buffer.writeStaticString("HTTP/1.1 408 Request Timeout\r\n")
         case .conflict: buffer.writeStaticString("HTTP/1.1 409 Conflict\r\n")
+        case .preconditionFailed: buffer.writeStaticString("HTTP/1.1 412 Precondition Failed\r\n")
         case .contentTooLarge: buffer.writeStaticString("HTTP/1.1 413 Content Too Large\r\n")
         case .targetTooLong: buffer.writeStaticString("HTTP/1.1 414 URI Too Long\r\n")
         case .expectationFailed: buffer.writeStaticString("HTTP/1.1 417 Expectation Failed\r\n")

@@ -12,6 +12,13 @@ extension Coordinator: DataService {
 
     package var document: RingDocument? { view?.document }
 
+    package func consistency(_ level: Consistency.Level?, quorum: Int?, isWrite: Bool) -> Consistency {
+        var consistency = isWrite ? defaults.writes : defaults.reads
+        if let level { consistency.level = level }
+        if let quorum { consistency.quorum = quorum }
+        return consistency
+    }
+
     package func holders(of key: Key) -> [NodeID]? {
         guard let table = view?.table else { return nil }
         return table[key.slot].reads.first?.members

@@ -17,14 +17,25 @@ extension HTTPFrontHandler {
         let completion = { (result: Result<Envelope?, OperationFailure>) in
             switch result {
             case .success(let envelope?) where !envelope.isGone(atMilliseconds: self.front.data.wallMilliseconds):
-                self.complete(id, .found(envelope))
+                self.complete(id, self.answer(with: envelope, if: request.precondition))
             case .success: self.complete(id, ErrorAnswer.missing)
             case .failure(let failure): self.complete(id, self.answer(to: failure))
             }
         }
         if here { return front.data.readHere(key, completion: completion) }
         if front.data.standing == .none { return complete(id, ErrorAnswer.noRing) }
-        front.data.read(key, completion: completion)
+        switch wantedConsistency(request, isWrite: false) {
+        case .success(let consistency): front.data.read(key, consistency, completion: completion)
+        case .failure(let refusal): complete(id, refusal.answer)
+        }
+    }
+
+    private func answer(with envelope: Envelope, if precondition: Precondition) -> Answer {
+        switch precondition.verdict(on: envelope, atMilliseconds: front.data.wallMilliseconds) {
+        case .met: .found(envelope)
+        case .ifMatchFailed: ErrorAnswer.preconditionFailed(envelope.version)
+        case .ifNoneMatchFailed: .notModified(envelope.version)
+        }
     }
 
     func storePair(_ request: FrontRequest, _ id: RequestID, here: Bool) {
@@ -56,7 +67,7 @@ extension HTTPFrontHandler {
         guard value.readableBytes <= limit else { return complete(id, ErrorAnswer.valueTooLarge(limit)) }
         if !here, front.data.standing == .none { return complete(id, ErrorAnswer.noRing) }
         let envelope = Envelope(key: key, storedKey: storedKey, value: value, expiryMilliseconds: expiry)
-        store(storedKey, envelope, id, here: here)
+        store(storedKey, envelope, request, id, here: here)
     }
 
     /// Stores that the pair is gone, whether there was one or not: an older copy may be anywhere.
@@ -68,8 +79,13 @@ extension HTTPFrontHandler {
         }
         if !here, front.data.standing == .none { return complete(id, ErrorAnswer.noRing) }
         let storedKey = StoredKey(key)
-        let tombstone = Envelope(key: key, storedKey: storedKey, value: ByteBuffer(), isTombstone: true)
-        store(storedKey, tombstone, id, here: here)
+        // A conditional write's version may be of long ago, and does not tell how long its tombstone is needed.
+        let keptUntil =
+            request.precondition.isEmpty
+            ? nil : front.data.wallMilliseconds + UInt64(Limits.tombstoneSeconds) * 1000
+        let tombstone = Envelope(
+            key: key, storedKey: storedKey, value: ByteBuffer(), isTombstone: true, expiryMilliseconds: keptUntil)
+        store(storedKey, tombstone, request, id, here: here)
     }
 
     /// Whole seconds, in digits alone.
@@ -80,7 +96,14 @@ extension HTTPFrontHandler {
         return UInt64(seconds)
     }
 
-    private func store(_ key: StoredKey, _ envelope: Envelope, _ id: RequestID, here: Bool) {
+    private func store(
+        _ key: StoredKey, _ envelope: Envelope, _ request: FrontRequest, _ id: RequestID, here: Bool
+    ) {
+        let consistency: Consistency?
+        switch wantedConsistency(request, isWrite: true) {
+        case .success(let found): consistency = found
+        case .failure(let refusal): return complete(id, refusal.answer)
+        }
         if case .fail = front.failpoints.hitNow("http.beforeApply") {
             return complete(id, ErrorAnswer.injected(.notApplied))
         }
@@ -95,8 +118,36 @@ extension HTTPFrontHandler {
         }
         if here {
             front.data.writeHere(key, envelope, completion: completion)
+        } else if !request.precondition.isEmpty {
+            front.data.write(key, envelope, if: request.precondition, consistency, completion: completion)
         } else {
-            front.data.write(key, envelope, completion: completion)
+            front.data.write(key, envelope, consistency, completion: completion)
+        }
+    }
+
+    /// What the query says of it: `consistency=strict`, `r=2`, `w=2`. Nil where it says nothing.
+    private func wantedConsistency(_ request: FrontRequest, isWrite: Bool) -> Result<Consistency?, Refusal> {
+        request.withQuery { query in
+            // (The commonest query has one field, the key.)
+            guard isWrite ? !query.isEmpty : query.contains(UInt8(ascii: "&")) else { return .success(nil) }
+            var level: Consistency.Level?
+            switch FormDecoder.bytes("consistency", in: query, limit: 16) {
+            case .absent: break
+            case .value(let text):
+                level = Consistency.Level(rawValue: String(decoding: text, as: UTF8.self))
+                if level == nil { fallthrough }
+            case .malformed, .tooLong: return .failure(Refusal(answer: ErrorAnswer.badConsistency))
+            }
+            var quorum: Int?
+            switch FormDecoder.bytes(isWrite ? "w" : "r", in: query, limit: 4) {
+            case .absent: break
+            case .value(let text):
+                quorum = Int(String(decoding: text, as: UTF8.self))
+                guard let quorum, (1...Limits.replicas).contains(quorum) else { fallthrough }
+            case .malformed, .tooLong: return .failure(Refusal(answer: ErrorAnswer.badQuorum))
+            }
+            if level == nil, quorum == nil { return .success(nil) }
+            return .success(front.data.consistency(level, quorum: quorum, isWrite: isWrite))
         }
     }
 

@@ -19,6 +19,7 @@ extension HTTPFrontHandler {
         case (.ring, _): installRing(request, id)
         case (.addNode, _): addNode(request, id)
         case (.removeNode, _): removeNode(request, id)
+        case (.replaceNode, _): replaceNode(request, id)
         case (.abortChange, _): abortChange(id)
         case (.pairs, _): streamPairs(id)
         case (.clear, _): clear(id)

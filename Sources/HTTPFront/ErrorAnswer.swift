@@ -60,6 +60,11 @@ package enum ErrorAnswer {
     package static let noValue = refusal(.badRequest, "The form needs a value: key=…&val=…, percent-encoded.")
     package static let badTimeToLive = refusal(
         .badRequest, "A time to live is a whole number of seconds from 1 to \(Limits.timeToLiveSeconds): ttl=60.")
+    package static let badConsistency = refusal(
+        .badRequest, "The consistency of a request is strict or sloppy: consistency=strict.")
+    package static let badQuorum = refusal(
+        .badRequest,
+        "How many replicas must answer is a number from 1 to the ring's replicas: r=2 to read, w=2 to write.")
     package static let malformedField = refusal(
         .badRequest, "A percent sign has to be followed by two hexadecimal digits.")
     package static let keyTooLongInTarget = refusal(.targetTooLong, keyLine)
@@ -70,13 +75,33 @@ package enum ErrorAnswer {
         refusal(.contentTooLarge, "The value is over \(limit) bytes, the most that memcached takes under this key.")
     }
 
+    // MARK: Conditions
+
+    package static let badPrecondition = refusal(
+        .badRequest,
+        "If-Match and If-None-Match take * or a list of at most \(Limits.entityTags) entity tags: \"…\", W/\"…\".")
+    package static let preconditionHere = refusal(
+        .badRequest, "Conditions are for /route, where the key's first owner decides on them.")
+
+    /// - Parameter held: the version of the pair; `Version.none` where there is none.
+    package static func preconditionFailed(_ held: Version) -> Answer {
+        var answer = refusal(
+            .preconditionFailed,
+            held == .none ? "There is no such pair." : "The pair is in another version than the request wants.")
+        if held != .none { answer.version = held }
+        return answer
+    }
+
     // MARK: The store
 
     package static let noRing = retrying(
         refusal(
             .unavailable, "This node has no ring. POST one to /hash_ring, as deploy/reconfigure.sh does."))
     package static let unconfirmedRing = retrying(
-        refusal(.unavailable, "This node's memcached does not answer; see that it runs."))
+        refusal(
+            .unavailable,
+            "This node's memcached does not answer, or none of the other nodes confirms the ring on its disk: see that they run, or POST that ring, or what is left of it, to /hash_ring."
+        ))
     package static let overloaded = retrying(
         refusal(.unavailable, "Too much waits to be done already. Try again in a second."))
     package static let leaving = retrying(
@@ -93,6 +118,12 @@ package enum ErrorAnswer {
         switch failure {
         case .notApplied(let reason): storeFailure(reason, .notApplied)
         case .outcomeUnknown(let reason): storeFailure(reason, .unknown)
+        case .tooFewHold(let count, let wanted, let reason):
+            retrying(
+                refusal(
+                    reason == .outOfMemory || reason == .logFailed ? .insufficientStorage : .unavailable,
+                    "Stored by \(count) of the \(wanted) replicas that it takes. \(line(reason))", .unknown))
+        case .preconditionFailed(let held): preconditionFailed(held)
         // The store follows the ring by itself; it gave up because the ring kept moving.
         case .staleRing: retrying(refusal(.unavailable, "The ring is changing. Try again in a second."))
         }
@@ -101,8 +132,9 @@ package enum ErrorAnswer {
     private static func storeFailure(_ reason: OperationFailure.Reason, _ outcome: Answer.Outcome) -> Answer {
         let status: Answer.Status
         switch reason {
-        case .outOfMemory: status = .insufficientStorage
+        case .outOfMemory, .logFailed: status = .insufficientStorage
         case .tooLarge: status = .contentTooLarge
+        case .tooFewReplicas: status = .badRequest
         default: status = .unavailable
         }
         let answer = refusal(status, line(reason), outcome)
@@ -111,15 +143,21 @@ package enum ErrorAnswer {
 
     private static func line(_ reason: OperationFailure.Reason) -> String {
         switch reason {
-        case .memcachedUnavailable: "The owner's memcached does not answer; see that it runs."
-        case .nodeUnreachable: "The node that owns the key does not answer; see that it runs."
+        case .memcachedUnavailable: "The memcached of a node that holds the key does not answer; see that it runs."
+        case .nodeUnreachable: "A node that holds the key does not answer; see that it runs."
         case .deadline: "The request's time was up before it was done."
         case .overloaded: "Too much waits to be done already. Try again in a second."
         case .outOfMemory: "The owner's memory is full; the old value stays. Add a node, or give memcached more memory."
         case .tooLarge: "The value is larger than the owner's memcached takes."
-        case .recovering: "The node that owns the key lost its memory during a ring change, and waits to be refilled."
+        case .recovering: "A node that holds the key has lost its memory, and is being refilled."
         case .notOwner: "The nodes disagree on who owns the key. Try again in a second."
         case .noRing: "The node has no ring. POST one to /hash_ring, as deploy/reconfigure.sh does."
+        case .tooFewReplicas: "The ring keeps fewer replicas than the request wants to hear of; see r and w."
+        case .changingOwner:
+            "The key is moving to another node, which will decide on conditions. Try again in a second."
+        case .contended: "Others kept overwriting the pair while its condition was looked at. Try again."
+        case .clockAhead: "This node's clock is too far ahead of the others' to stamp writes; set it right."
+        case .logFailed: "A node that holds the key can't write its log to disk; see its disk, and log on its /status."
         case .protocolViolation: "A node answered what it should not; see that all run the same version."
         }
     }
@@ -134,12 +172,19 @@ package enum ErrorAnswer {
     package static func badRing(_ reason: String) -> Answer {
         refusal(
             .badRequest,
-            "\(reason); a ring is data={\"nodes\":[{\"ip\":\"ip:port\",\"key\":0…9999},…],\"standbys\":[\"ip:port\",…]}."
+            "\(reason); a ring is data={\"nodes\":[{\"ip\":\"ip:port\",\"key\":0…9999},…],\"standbys\":[\"ip:port\",…],\"replicas\":3}."
         )
     }
 
     package static let badPosition = refusal(
-        .badRequest, "A position is a number from 0 to 9999: /add_node/<position>/<ip:port>.")
+        .badRequest,
+        "A position is a number from 0 to 9999, or auto, which picks some: /add_node/<position>/<ip:port>.")
+    package static let badPositionCount = refusal(
+        .badRequest,
+        "A node has from 1 to \(PositionPicker.countLimit) positions: /add_node/auto/<ip:port>?positions=64.")
+    package static let badWithout = refusal(
+        .badRequest, "without is a list of ip:port between commas, beside force=1.")
+    package static let badForce = refusal(.badRequest, "force is 1 or 0.")
     package static let badNode = refusal(.badRequest, "A node is named by its literal ip:port, such as 10.0.0.7:5000.")
 
     package static func operation(_ error: OperatorError) -> Answer {
@@ -161,7 +206,8 @@ package enum ErrorAnswer {
         switch error {
         case .alreadyMember(let node, let positions):
             let places = positions.map(\.description).joined(separator: ", ")
-            return refusal(.conflict, "\(node) is in the ring already, at \(places). Remove it first.")
+            let number = positions.count == 1 ? "" : "\(positions.count) positions: "
+            return refusal(.conflict, "\(node) is in the ring already, at \(number)\(places). Remove it first.")
         case .positionTaken(let position, let node):
             return refusal(.conflict, "Position \(position) is taken by \(node). Choose another.")
         case .unknownNode(let node): return refusal(.notFound, "\(node) is not in the ring; see /hash_ring.")
@@ -169,6 +215,11 @@ package enum ErrorAnswer {
             return refusal(.conflict, "\(node) is the last node of the ring. Add another one first.")
         case .tooManyNodes:
             return refusal(.conflict, "The ring has \(Ring.nodeLimit) nodes, the most that it may have.")
+        case .nobodyLeft(let slots):
+            return refusal(
+                .conflict, "\(slots) slots would be left to nodes that are gone for good. Add another node first.")
+        case .notEnoughPositions(let free):
+            return refusal(.conflict, "Only \(free) of the ring's 10000 positions are free. Ask for fewer.")
         }
     }
 

@@ -82,7 +82,8 @@ package enum FastPath {
                 case 14 where holds("content-length", in: name):
                     guard method == .post, bodyLength == nil, let length = number(in: value) else { return nil }
                     bodyLength = length
-                case 6 where holds("expect", in: name), 7 where holds("upgrade", in: name),
+                case 6 where holds("expect", in: name), 8 where holds("if-match", in: name),
+                    13 where holds("if-none-match", in: name), 7 where holds("upgrade", in: name),
                     16 where holds("proxy-connection", in: name), 17 where holds("transfer-encoding", in: name):
                     return nil
                 default: break

@@ -37,6 +37,9 @@ package final class Front {
     package let patience: Patience
     /// One line that says why this worker can't serve yet, beyond what `data` knows; nil where nothing is wrong.
     package var obstacle: () -> String? = { nil }
+    /// How far this host is, whose memory was lost: it serves, and asks others for what it lacks. Nil where it lacks
+    /// nothing.
+    package var recovery: () -> String? = { nil }
     /// Called once the worker is leaving and its last connection is gone.
     package var onGone: () -> Void = {}
 

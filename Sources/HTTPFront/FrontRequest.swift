@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0
 
-private import KeyValue
+package import KeyValue
 package import NIOCore
 package import NIOHTTP1
 
@@ -13,6 +13,8 @@ package struct FrontRequest: Sendable {
     package let target: String
     package let pathLength: Int
     package var body = ByteBuffer()
+    /// What the request wants to be so of the pair; empty on routes that have none.
+    package var precondition = Precondition()
 
     /// The rest of the path behind a route's prefix, undecoded.
     package func pathRest(after prefix: StaticString) -> Substring {
@@ -80,7 +82,13 @@ package struct HeadReading {
             return .refuse(ErrorAnswer.wrongMethod(route.methods))
         }
         if fields.hasUnknownExpectation { return .refuse(ErrorAnswer.unknownExpectation) }
-        return .take(FrontRequest(route: route, method: method, target: uri, pathLength: pathLength))
+        var request = FrontRequest(route: route, method: method, target: uri, pathLength: pathLength)
+        if !fields.ifMatch.isEmpty || !fields.ifNoneMatch.isEmpty, route == .pair || route == .pairHere {
+            guard let precondition = fields.precondition else { return .refuse(ErrorAnswer.badPrecondition) }
+            if route == .pairHere { return .refuse(ErrorAnswer.preconditionHere) }
+            request.precondition = precondition
+        }
+        return .take(request)
     }
 
     /// The few header fields that matter here, found in one pass.
@@ -94,6 +102,24 @@ package struct HeadReading {
         var expectsContinue = false
         var hasUnknownExpectation = false
         var asksForUpgrade = false
+        /// The values of all fields of these names.
+        var ifMatch: [String] = []
+        var ifNoneMatch: [String] = []
+
+        /// Nil where a field is malformed.
+        var precondition: Precondition? {
+            var precondition = Precondition()
+            if !ifMatch.isEmpty {
+                // (Weak tags never match where strong comparison is asked for.)
+                guard let tags = EntityTagParser.tags(in: ifMatch, takesWeak: false) else { return nil }
+                precondition.ifMatch = tags
+            }
+            if !ifNoneMatch.isEmpty {
+                guard let tags = EntityTagParser.tags(in: ifNoneMatch, takesWeak: true) else { return nil }
+                precondition.ifNoneMatch = tags
+            }
+            return precondition
+        }
 
         init(_ headers: HTTPHeaders) {
             for (name, value) in headers {
@@ -106,8 +132,10 @@ package struct HeadReading {
                     expectsContinue = expectsContinue || isContinue
                     hasUnknownExpectation = hasUnknownExpectation || !isContinue
                 case 7 where name.isSameField(as: "upgrade"): asksForUpgrade = true
-                // The decoder has checked that it is a number, and the only one.
-                case 14 where name.isSameField(as: "content-length"): contentLength = Int(value) ?? .max
+                case 8 where name.isSameField(as: "if-match"): ifMatch.append(value)
+                case 13 where name.isSameField(as: "if-none-match"): ifNoneMatch.append(value)
+                // The decoder has checked that it is a number, and the only one; blanks may follow it.
+                case 14 where name.isSameField(as: "content-length"): contentLength = Int(value.trimmingBlanks) ?? .max
                 case 17 where name.isSameField(as: "transfer-encoding"):
                     hasUnknownCoding = hasUnknownCoding || isChunked || !value.isSameField(as: "chunked")
                     isChunked = true
@@ -119,6 +147,13 @@ package struct HeadReading {
 }
 
 extension String {
+    /// Without the blanks that may stand behind a field's value.
+    fileprivate var trimmingBlanks: Substring {
+        var rest = self[...]
+        while rest.last == " " { rest.removeLast() }
+        return rest
+    }
+
     /// Whether it is this text of lower-case ASCII, in whatever case.
     fileprivate func isSameField(as text: StaticString) -> Bool {
         guard utf8.count == text.utf8CodeUnitCount else { return false }

@@ -36,7 +36,10 @@ extension HTTPFrontHandler {
             case .present: reason = nil
             }
         }
-        complete(id, reason.map(ErrorAnswer.notReady) ?? .text("ready\n"))
+        complete(
+            id,
+            reason.map(ErrorAnswer.notReady)
+                ?? .text(front.recovery().map { "ready, and recovering: \($0)\n" } ?? "ready\n"))
     }
 
     /// All pairs as one JSON object, written as they are read.

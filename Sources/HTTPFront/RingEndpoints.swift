@@ -31,7 +31,8 @@ extension HTTPFrontHandler {
         let operators = front.operators
         handOver(id) {
             do throws(OperatorError) {
-                try await operators.install(wanted.ring, standbys: wanted.standbys)
+                try await operators.install(
+                    wanted.ring, replicas: wanted.replicas, standbys: wanted.standbys)
                 return .ok
             } catch {
                 return ErrorAnswer.operation(error)
@@ -42,26 +43,79 @@ extension HTTPFrontHandler {
     func addNode(_ request: FrontRequest, _ id: RequestID) {
         let parts = request.pathRest(after: RouteTable.addNodePrefix)
             .split(separator: "/", maxSplits: 1, omittingEmptySubsequences: false)
+        if parts.first == "auto" { return addNodeAnywhere(request, parts.last, id) }
         guard let position = parts.first.flatMap({ Position($0) }) else {
             return complete(id, ErrorAnswer.badPosition)
         }
         guard parts.count == 2, let node = NodeID(parts[1]) else { return complete(id, ErrorAnswer.badNode) }
-        change(.add(node: node, position: position), id)
+        change(.exactly(.add(node: node, positions: [position])), id)
+    }
+
+    private func addNodeAnywhere(_ request: FrontRequest, _ name: Substring?, _ id: RequestID) {
+        guard let node = name.flatMap({ NodeID($0) }) else { return complete(id, ErrorAnswer.badNode) }
+        switch request.withQuery({ FormDecoder.bytes("positions", in: $0, limit: 3) }) {
+        case .absent: change(.addAnywhere(node, count: nil), id)
+        case .malformed: complete(id, ErrorAnswer.malformedField)
+        case .tooLong: complete(id, ErrorAnswer.badPositionCount)
+        case .value(let digits):
+            // As a position is read: digits alone.
+            guard let count = Position(String(decoding: digits, as: UTF8.self)).map({ Int($0.value) }),
+                (1...PositionPicker.countLimit).contains(count)
+            else { return complete(id, ErrorAnswer.badPositionCount) }
+            change(.addAnywhere(node, count: count), id)
+        }
     }
 
     func removeNode(_ request: FrontRequest, _ id: RequestID) {
         guard let node = NodeID(request.pathRest(after: RouteTable.removeNodePrefix)) else {
             return complete(id, ErrorAnswer.badNode)
         }
-        change(.remove(node: node), id)
+        change(.exactly(.remove(node: node)), forcedBy: request, id)
     }
 
-    private func change(_ change: RingChange, _ id: RequestID) {
+    /// `/replace_node/<old>/<new>`.
+    func replaceNode(_ request: FrontRequest, _ id: RequestID) {
+        let names = request.pathRest(after: RouteTable.replaceNodePrefix)
+            .split(separator: "/", omittingEmptySubsequences: false)
+        guard names.count == 2, let old = NodeID(names[0]), let new = NodeID(names[1]) else {
+            return complete(id, ErrorAnswer.badNode)
+        }
+        change(.exactly(.replace(old: old, new: new)), forcedBy: request, id)
+    }
+
+    private static let withoutBytes = 1024
+
+    /// A change that `?force=1` has go on without the node that leaves, and `&without=ip:port,…` without others, too.
+    private func change(_ wanted: ChangeRequest, forcedBy request: FrontRequest, _ id: RequestID) {
+        let isForced: Bool
+        switch request.withQuery({ FormDecoder.bytes("force", in: $0, limit: 1) }) {
+        case .absent, .value([UInt8(ascii: "0")]): isForced = false
+        case .value([UInt8(ascii: "1")]): isForced = true
+        case .malformed: return complete(id, ErrorAnswer.malformedField)
+        case .tooLong, .value: return complete(id, ErrorAnswer.badForce)
+        }
+        switch request.withQuery({ FormDecoder.bytes("without", in: $0, limit: HTTPFrontHandler.withoutBytes) }) {
+        case .absent: change(wanted, isForced: isForced, id)
+        case .value(let text) where isForced:
+            let names = String(decoding: text, as: UTF8.self).split(separator: ",", omittingEmptySubsequences: false)
+            let nodes = names.compactMap { NodeID($0) }
+            guard nodes.count == names.count else { return complete(id, ErrorAnswer.badNode) }
+            change(wanted, isForced: true, without: Set(nodes), id)
+        case .malformed: complete(id, ErrorAnswer.malformedField)
+        case .tooLong, .value: complete(id, ErrorAnswer.badWithout)
+        }
+    }
+
+    private func change(
+        _ request: ChangeRequest, isForced: Bool = false, without gone: Set<NodeID> = [], _ id: RequestID
+    ) {
         let operators = front.operators
         handOver(id) {
             do throws(OperatorError) {
-                try await operators.change(change)
-                return .ok
+                let loss = try await operators.change(request, isForced: isForced, without: gone)
+                // (Whoever does not force anything is promised these two letters.)
+                guard isForced, let loss else { return .ok }
+                return .text("OK; \(loss)\n")
             } catch {
                 return ErrorAnswer.operation(error)
             }
@@ -81,9 +135,11 @@ extension HTTPFrontHandler {
     }
 }
 
-/// The ring that an operator posts: `{"nodes":[{"ip":"ip:port","key":3000},…],"standbys":["ip:port",…]}`.
+/// The ring that an operator posts:
+/// `{"nodes":[{"ip":"ip:port","key":3000},…],"standbys":["ip:port",…],"replicas":3}`.
 package struct RingRequest: Sendable {
     package let ring: Ring
+    package let replicas: Int
     package let standbys: [NodeID]
 
     /// What is wrong with it, as the beginning of a sentence.
@@ -99,6 +155,7 @@ package struct RingRequest: Sendable {
 
         let nodes: [Node]
         let standbys: [String]?
+        let replicas: Int?
     }
 
     package init(_ text: ByteBuffer) throws(Malformed) {
@@ -113,9 +170,15 @@ package struct RingRequest: Sendable {
         }
         let standbys = message.standbys ?? []
         guard !message.nodes.isEmpty else { throw Malformed(reason: "The ring has no nodes") }
-        guard message.nodes.count + standbys.count <= Ring.nodeLimit else {
+        // One that is at several positions is listed at each of them.
+        guard Set(message.nodes.map(\.ip)).count + standbys.count <= Ring.nodeLimit else {
             throw Malformed(reason: "The ring has over \(Ring.nodeLimit) nodes")
         }
+        let replicas = message.replicas ?? Limits.defaultReplicas
+        guard (1...Limits.replicas).contains(replicas) else {
+            throw Malformed(reason: "The replicas are not a number from 1 to \(Limits.replicas)")
+        }
+        self.replicas = replicas
         var seats: [Ring.Seat] = []
         for place in message.nodes {
             guard let node = NodeID(place.ip) else { throw Malformed(reason: "A node's ip is not its ip:port") }

@@ -11,6 +11,7 @@ package enum Route: Hashable, Sendable, CaseIterable {
     case ring
     case addNode
     case removeNode
+    case replaceNode
     case abortChange
     case pairs
     case clear
@@ -25,7 +26,7 @@ package enum Route: Hashable, Sendable, CaseIterable {
         switch self {
         case .home, .owner, .pairs, .status, .live, .ready: .get
         case .pair, .pairHere: [.get, .post, .delete]
-        case .ring, .addNode, .removeNode, .abortChange, .clear: [.get, .post]
+        case .ring, .addNode, .removeNode, .replaceNode, .abortChange, .clear: [.get, .post]
         case .peerBatch, .peerCall: .post
         }
     }
@@ -36,7 +37,7 @@ package enum Route: Hashable, Sendable, CaseIterable {
         switch self {
         case .home, .owner, .pairs, .status, .live, .ready: true
         case .pair, .pairHere, .ring: method == .get
-        case .addNode, .removeNode, .abortChange, .clear, .peerBatch, .peerCall: false
+        case .addNode, .removeNode, .replaceNode, .abortChange, .clear, .peerBatch, .peerCall: false
         }
     }
 }
@@ -108,10 +109,12 @@ package enum RouteTable {
 
     static let addNodePrefix: StaticString = "/add_node/"
     static let removeNodePrefix: StaticString = "/remove_node/"
+    static let replaceNodePrefix: StaticString = "/replace_node/"
     static let peerPrefix: StaticString = "/peer/"
 
     private static let prefixes: [(StaticString, Route)] = [
-        (addNodePrefix, .addNode), (removeNodePrefix, .removeNode), (peerPrefix, .peerCall),
+        (addNodePrefix, .addNode), (removeNodePrefix, .removeNode), (replaceNodePrefix, .replaceNode),
+        (peerPrefix, .peerCall),
     ]
 
     private static func isEqual(_ bytes: UnsafeRawBufferPointer, _ text: StaticString) -> Bool {

@@ -22,10 +22,19 @@ package protocol DataService: AnyObject {
     func valueLimit(for storedKey: StoredKey, of key: Key) -> Int
 
     /// The newest pair, wherever it is; nil where there is none (a tombstone counts as none).
-    func read(_ key: Key, completion: @escaping (Result<Envelope?, OperationFailure>) -> Void)
+    /// - Parameter consistency: what the request wants; nil: what the node gives by default.
+    func read(
+        _ key: Key, _ consistency: Consistency?, completion: @escaping (Result<Envelope?, OperationFailure>) -> Void)
     /// Stores the pair at its holders; the envelope comes without a version and is stamped by the store.
     func write(
-        _ key: StoredKey, _ envelope: Envelope, completion: @escaping (Result<Version, OperationFailure>) -> Void)
+        _ key: StoredKey, _ envelope: Envelope, _ consistency: Consistency?,
+        completion: @escaping (Result<Version, OperationFailure>) -> Void)
+    /// The same where the pair is as the condition wants it; otherwise `preconditionFailed`.
+    func write(
+        _ key: StoredKey, _ envelope: Envelope, if precondition: Precondition, _ consistency: Consistency?,
+        completion: @escaping (Result<Version, OperationFailure>) -> Void)
+    /// The consistency of a request that names a level, or a number of replicas, and not the other.
+    func consistency(_ level: Consistency.Level?, quorum: Int?, isWrite: Bool) -> Consistency
     /// The same on this node's memcached alone, whatever the ring says.
     func readHere(_ key: Key, completion: @escaping (Result<Envelope?, OperationFailure>) -> Void)
     func writeHere(
@@ -47,9 +56,15 @@ package enum RingStanding: Hashable, Sendable {
 /// What operators and other nodes' drivers ask for: off the event loop, may take long.
 package protocol OperatorService: Sendable {
     /// Installs this ring here, whatever was known before.
-    func install(_ ring: Ring, standbys: [NodeID]) async throws(OperatorError)
+    /// - Parameter replicas: how many nodes hold each pair.
+    func install(_ ring: Ring, replicas: Int, standbys: [NodeID]) async throws(OperatorError)
     /// Makes the change and returns once it is over. A change that is made already, or under way, is not made twice.
-    func change(_ change: RingChange) async throws(OperatorError)
+    /// - Parameters:
+    ///   - isForced: also without the node that leaves, should it not answer.
+    ///   - gone: nor these.
+    /// - Returns: what was lost on the way, where something was.
+    func change(_ request: ChangeRequest, isForced: Bool, without gone: Set<NodeID>) async throws(OperatorError)
+        -> String?
     /// Climbs down from the change that is under way, and returns once it is over.
     func abortChange() async throws(OperatorError)
     /// Drops this node's pairs; returns how many.

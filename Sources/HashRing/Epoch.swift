@@ -10,6 +10,10 @@ package struct Epoch: Hashable, Comparable, Sendable, CustomStringConvertible, C
 
     package var next: Epoch { Epoch(value + 1) }
 
+    /// Above whatever a node that can't be asked may have heard of: a change goes no rung further while a node that it
+    /// needs has not heard of the one before.
+    package var beyondTheUnheard: Epoch { Epoch(value + 1000) }
+
     package init(from decoder: any Decoder) throws {
         let container = try decoder.singleValueContainer()
         self.value = try container.decode(UInt64.self)

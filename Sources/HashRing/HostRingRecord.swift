@@ -5,6 +5,8 @@
 package struct HostRingRecord: Hashable, Sendable, Codable {
     package private(set) var document: RingDocument?
     package private(set) var promise: Promise?
+    /// Since which document this memory has been known to be wanting. Whoever raises the host's stamp to it marks it.
+    package private(set) var wantingSince: Epoch?
 
     /// To accept ring documents from this driver only, until another one asks after it has expired.
     package struct Promise: Hashable, Sendable, Codable {
@@ -18,6 +20,19 @@ package struct HostRingRecord: Hashable, Sendable, Codable {
     }
 
     package var epoch: Epoch { document?.epoch ?? .none }
+
+    /// To be called with each new document: notes whether this memory is wanting from there on.
+    /// - Parameters:
+    ///   - previous: the document before it.
+    ///   - isFounding: whether no node had a ring before, so that nothing can have been lost but what is on disk.
+    package mutating func examine(_ memory: HostMemory, after previous: RingDocument?, isFounding: Bool = false) {
+        guard let document, document != previous else { return }
+        let isWanting =
+            previous == nil && isFounding
+            ? memory.hasSnapshot && document.members.contains(memory.node)
+            : memory.isWanting(under: document, after: previous)
+        if isWanting { wantingSince = document.epoch }
+    }
 
     package enum PromiseAnswer: Hashable, Sendable {
         case granted
@@ -50,7 +65,7 @@ package struct HostRingRecord: Hashable, Sendable, Codable {
     package enum AnnouncementAnswer: Hashable, Sendable {
         /// It is this host's document now, or was already.
         case accepted
-        /// This host knows a newer one, or another one of the same epoch.
+        /// This host knows a newer one, another one of the same epoch, or another cluster's.
         case overtaken
         /// Another driver took over since this one asked.
         case notPromised
@@ -59,16 +74,21 @@ package struct HostRingRecord: Hashable, Sendable, Codable {
     /// A driver's next document, at a host whose promise it needs.
     package mutating func announce(_ next: RingDocument, by holder: String) -> AnnouncementAnswer {
         if next == document { return .accepted }
-        guard next.epoch > epoch else { return .overtaken }
+        guard next.epoch > epoch, !isForeign(next) else { return .overtaken }
         guard promise?.holder == holder else { return .notPromised }
         document = next
         return .accepted
     }
 
+    /// Whether a document is another cluster's: this node may have been that one's before, and it may not know better.
+    package func isForeign(_ other: RingDocument) -> Bool {
+        document.map { !$0.isOfOneCluster(with: other) } ?? false
+    }
+
     /// A document that another host has accepted already.
     /// - Returns: whether it was news.
     package mutating func learn(_ other: RingDocument) -> Bool {
-        guard other.epoch > epoch else { return false }
+        guard other.epoch > epoch, !isForeign(other) else { return false }
         document = other
         return true
     }
@@ -90,7 +110,10 @@ package struct HostRingRecord: Hashable, Sendable, Codable {
             if document.transition != nil { return .busy }
             if document.ring == ring, document.replicas == replicas, document.standbys == standbys { return .unchanged }
         }
-        document = RingDocument(epoch: epoch.next, ring: ring, replicas: replicas, standbys: standbys)
+        document = RingDocument(
+            epoch: epoch.next,
+            cluster: RingDocument.clusterName(after: document, installing: ring),
+            ring: ring, replicas: replicas, standbys: standbys)
         return .installed
     }
 }

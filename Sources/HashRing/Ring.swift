@@ -73,6 +73,11 @@ package struct Ring: Hashable, Sendable {
     /// This ring without the node.
     package func removing(_ node: NodeID) -> Ring { Ring(sorted: seats.filter { $0.node != node }) }
 
+    /// This ring with one node in the place of another.
+    package func replacing(_ old: NodeID, by new: NodeID) -> Ring {
+        Ring(sorted: seats.map { $0.node == old ? Seat(position: $0.position, node: new) : $0 })
+    }
+
     /// The runs of slots in which none of these rings changes hands: from one seat of any of them to the next.
     /// Ascending; together they are all slots.
     package static func segments(of rings: [Ring]) -> [ClosedRange<UInt16>] {
@@ -99,15 +104,31 @@ package struct Ring: Hashable, Sendable {
 }
 
 extension Ring: Codable {
-    /// As a JSON object from position to node: `{"3000": "ip:port"}`.
+    /// As a JSON object from node to its positions, `{"ip:port":[100,3000]}`: with many positions a node, a third of
+    /// what it would take from position to node. That is what earlier versions wrote, `{"3000":"ip:port"}`, and it is
+    /// read as well, for it is what they leave in memcached and on disk.
     package init(from decoder: any Decoder) throws {
         let container = try decoder.singleValueContainer()
-        let object = try container.decode([String: NodeID].self)
-        let seats = try object.map { text, node in
-            guard let position = Position(text) else {
-                throw DecodingError.dataCorruptedError(in: container, debugDescription: "not a position: \(text)")
+        var seats: [Seat] = []
+        for (name, place) in try container.decode([String: Place].self) {
+            switch place {
+            case .positions(let numbers):
+                guard let node = NodeID(name) else {
+                    throw DecodingError.dataCorruptedError(in: container, debugDescription: "not an ip:port: \(name)")
+                }
+                for number in numbers {
+                    guard let position = Position(number) else {
+                        throw DecodingError.dataCorruptedError(
+                            in: container, debugDescription: "not a position: \(number)")
+                    }
+                    seats.append(Seat(position: position, node: node))
+                }
+            case .node(let node):
+                guard let position = Position(name) else {
+                    throw DecodingError.dataCorruptedError(in: container, debugDescription: "not a position: \(name)")
+                }
+                seats.append(Seat(position: position, node: node))
             }
-            return Seat(position: position, node: node)
         }
         guard let ring = Ring(seats: seats) else {
             throw DecodingError.dataCorruptedError(in: container, debugDescription: "a position is named twice")
@@ -118,6 +139,20 @@ extension Ring: Codable {
     package func encode(to encoder: any Encoder) throws {
         var container = encoder.singleValueContainer()
         try container.encode(
-            Dictionary(uniqueKeysWithValues: seats.map { (String($0.position.value), $0.node) }))
+            Dictionary(seats.map { ($0.node.description, [Int($0.position.value)]) }, uniquingKeysWith: +))
+    }
+
+    private enum Place: Decodable {
+        case positions([Int])
+        case node(NodeID)
+
+        init(from decoder: any Decoder) throws {
+            let container = try decoder.singleValueContainer()
+            if let numbers = try? container.decode([Int].self) {
+                self = .positions(numbers)
+            } else {
+                self = .node(try container.decode(NodeID.self))
+            }
+        }
     }
 }

@@ -46,6 +46,8 @@ package struct RingTransitionStateMachine: Hashable, Sendable {
         /// Somebody else has the authority now.
         case authorityLost
         case abort(reason: String)
+        /// An operator says that this node is gone for good.
+        case absent(NodeID)
     }
 
     /// On which memories a job was done.
@@ -86,18 +88,27 @@ package struct RingTransitionStateMachine: Hashable, Sendable {
         /// Whose word makes it real.
         case losers
         case everybody
-        /// Once more to the gainers, before losers delete anything: is their memory still the one that was verified?
-        case gainersAgain
+        /// Once more to whoever will hold what moves, before losers delete anything: is a gainer's memory still the one
+        /// that was verified, and has nobody to be refilled?
+        case heirsAgain
     }
 
     /// The newest document; announced, or about to be.
     package private(set) var document: RingDocument
     private var phase: Phase
+    private var plan: MovePlan {
+        didSet {
+            losers = Set(plan.losers)
+            gainers = Set(plan.gainers)
+        }
+    }
     /// Whose word makes a document real.
-    package let losers: Set<NodeID>
-    private let gainers: Set<NodeID>
+    package private(set) var losers: Set<NodeID>
+    private var gainers: Set<NodeID>
+    /// Whoever holds a moving slot when all is over.
+    private var heirs: Set<NodeID> { plan.heirs }
     /// Whoever holds a moving slot on either side: no operation on one gets past all of them with an older document.
-    private let holders: Set<NodeID>
+    private var holders: Set<NodeID> { plan.holders }
     /// What was noticed to be lost since the document was made; goes with the next one.
     private var newLosses: [String] = []
     /// Since when each node has failed, and when it last did.
@@ -123,21 +134,27 @@ package struct RingTransitionStateMachine: Hashable, Sendable {
     /// - Parameters:
     ///   - document: the newest that any member knows, without a transition.
     ///   - generations: each member's memcached's, as the promises told them.
+    ///   - absent: members that did not promise, for they are gone for good.
     package static func beginning(
         _ change: RingChange, id: String, document: RingDocument, generations: [NodeID: Generation],
-        nowMilliseconds: Int64
+        absent: [NodeID] = [], nowMilliseconds: Int64
     ) throws(RingChangeError) -> (machine: RingTransitionStateMachine, actions: [Action]) {
         let target = try change.applied(to: document.ring)
-        let plan = MovePlan(from: document.ring, to: target, replicas: document.replicas)
+        let plan = MovePlan(from: document.ring, to: target, replicas: document.replicas, absent: absent)
+        guard plan.heirlessSlotCount == 0 else { throw .nobodyLeft(slots: plan.heirlessSlotCount) }
         let fences = plan.losers.compactMap { loser in
             generations[loser].map { RingTransition.Fence(node: loser, generation: $0) }
         }
         let transition = RingTransition(
-            id: id, change: change, from: document.ring, to: target, step: .copying, fences: fences)
+            id: id, change: change, from: document.ring, to: target, step: .copying, fences: fences,
+            losses: plan.lostSlotCount > 0 ? [loss(of: plan.lostSlotCount, absent)] : [], absent: absent)
         var machine = RingTransitionStateMachine(
             document: document, plan: plan, phase: .preparing(transition, waiting: Set(plan.gainers)),
             nowMilliseconds: nowMilliseconds)
-        guard !plan.gainers.isEmpty else { return (machine, machine.enter(transition, now: nowMilliseconds)) }
+        if plan.gainers.isEmpty {
+            let actions = machine.enter(transition, now: nowMilliseconds)
+            return (machine, actions)
+        }
         let actions = plan.gainers.map { Action.run(.clean, on: $0, under: document, afterMilliseconds: 0) }
         return (machine, actions)
     }
@@ -159,9 +176,9 @@ package struct RingTransitionStateMachine: Hashable, Sendable {
     private init(document: RingDocument, plan: MovePlan, phase: Phase, nowMilliseconds: Int64) {
         self.document = document
         self.phase = phase
+        self.plan = plan
         self.losers = Set(plan.losers)
         self.gainers = Set(plan.gainers)
-        self.holders = plan.holders
         self.phaseBegan = nowMilliseconds
     }
 
@@ -190,6 +207,8 @@ package struct RingTransitionStateMachine: Hashable, Sendable {
             return [.end(.overtaken)]
         case .abort(let reason):
             return abort(reason, now: now)
+        case .absent(let node):
+            return goOn(without: node, now: now)
         }
     }
 
@@ -203,7 +222,7 @@ package struct RingTransitionStateMachine: Hashable, Sendable {
             // acknowledged.
             var next = transition.moved(to: .crossing)
             // What a single gainer alone had shown is gone with its memory, so the old side may answer alone again.
-            if gainers.count == 1 { next.hasSettled = false }
+            if gainers.count == 1, document.replicas == 1 { next.hasSettled = false }
             return enter(next, now: now)
         }
         phase = .announcing(to: audience, waiting: waiting)
@@ -215,10 +234,10 @@ package struct RingTransitionStateMachine: Hashable, Sendable {
         guard case .announcing(let audience, _) = phase else { return [] }
         if audience == .losers {
             isEstablished = true
-            let others = Set(members).subtracting(losers)
+            let others = Set(members).subtracting(losers).subtracting(absent)
             phase = .announcing(to: .everybody, waiting: others)
             phaseBegan = now
-            let told = document.standbys.filter { !losers.contains($0) && !others.contains($0) }
+            let told = Set(document.standbys + absent).subtracting(losers).subtracting(others).sorted()
                 .map { Action.tell(document, $0) }
             if others.isEmpty { return told + announced(now: now) }
             return told + others.sorted().map { .announce(document, to: $0, afterMilliseconds: 0) }
@@ -228,13 +247,15 @@ package struct RingTransitionStateMachine: Hashable, Sendable {
             return [.end(.finished(document))]
         }
         switch transition.step {
-        case .copying: return work(.copy, on: losers, now: now)
-        case .crossing: return work(.verify, on: losers, now: now)
+        case .copying, .crossing:
+            // Those that hold some slots would delete them, and nobody would have them.
+            if plan.heirlessSlotCount > 0, transition.abortReason == nil { return abort(heirlessReason, now: now) }
+            return work(transition.step == .copying ? .copy : .verify, on: losers, now: now)
         case .settling:
-            if audience == .everybody, !gainers.isEmpty {
-                phase = .announcing(to: .gainersAgain, waiting: gainers)
+            if audience == .everybody, !heirs.isEmpty {
+                phase = .announcing(to: .heirsAgain, waiting: heirs)
                 phaseBegan = now
-                return gainers.sorted().map { .announce(document, to: $0, afterMilliseconds: 0) }
+                return heirs.sorted().map { .announce(document, to: $0, afterMilliseconds: 0) }
             }
             return enter(transition.moved(to: .cleaning), now: now)
         case .retreating: return enter(transition.moved(to: .cleaning), now: now)
@@ -276,7 +297,9 @@ package struct RingTransitionStateMachine: Hashable, Sendable {
     /// the gainer holds all that is left.
     private mutating func noteLoss(of node: NodeID, _ generation: Generation) {
         guard let transition = document.transition, transition.step == .copying || transition.step == .crossing,
-            losers.contains(node), let fence = transition.fence(of: node), fence != generation
+            losers.contains(node), let fence = transition.fence(of: node), fence != generation,
+            // (Where others hold them too, it is refilled before the change goes on.)
+            RefillPlan(document, node: node).isEmpty
         else { return }
         let loss = "the memory of \(node) was lost while its pairs were being moved"
         if !transition.losses.contains(loss), !newLosses.contains(loss) { newLosses.append(loss) }
@@ -355,6 +378,47 @@ package struct RingTransitionStateMachine: Hashable, Sendable {
         losers.contains(node) && document.transition != nil && document.epoch != resumedEpoch
     }
 
+    // MARK: Who is gone
+
+    private var absent: [NodeID] { document.transition?.absent ?? lastAbsent }
+    private var lastAbsent: [NodeID] = []
+
+    /// Whether it would be heeded that the node is gone for good.
+    package func canGoOn(without node: NodeID) -> Bool {
+        guard let transition = document.transition, transition.step != .cleaning else { return false }
+        return !transition.absent.contains(node) && (transition.from.contains(node) || transition.to.contains(node))
+    }
+
+    /// From here on, what the node held comes from the others. Everything is copied or verified anew, for others give
+    /// and get than before; where some may have read from the new side alone, all read both.
+    private mutating func goOn(without node: NodeID, now: Int64) -> [Action] {
+        guard canGoOn(without: node), var transition = document.transition else { return [] }
+        transition.absent = (transition.absent + [node]).sorted()
+        let known = plan.lostSlotCount
+        plan = MovePlan(transition, replicas: document.replicas)
+        // (Once the new side has settled, it has what the old one held.)
+        if plan.lostSlotCount > known, !transition.hasSettled {
+            newLosses.append(RingTransitionStateMachine.loss(of: plan.lostSlotCount, transition.absent))
+        }
+        // Nobody is left who has shown what those that hold these slots lack.
+        if plan.heirlessSlotCount > 0 { transition.hasSettled = false }
+        // It may have accepted a document of which nobody else has heard.
+        document.epoch = document.epoch.beyondTheUnheard
+        switch transition.step {
+        case .copying, .retreating: return enter(transition, now: now)
+        case .crossing, .settling, .cleaning: return enter(transition.moved(to: .crossing), now: now)
+        }
+    }
+
+    private var heirlessReason: String {
+        let names = absent.map(\.description).joined(separator: ", ")
+        return "\(plan.heirlessSlotCount) slots would have been left to \(names), gone for good"
+    }
+
+    private static func loss(of slots: Int, _ absent: [NodeID]) -> String {
+        "the only copy of \(slots) slots was on \(absent.map(\.description).joined(separator: ", "))"
+    }
+
     // MARK: Steps
 
     /// Whether an abort would still be heeded.
@@ -375,7 +439,9 @@ package struct RingTransitionStateMachine: Hashable, Sendable {
         var transition = transition
         transition.losses += newLosses
         newLosses = []
-        document.epoch = document.epoch.next
+        // (The first document of a change that goes on without somebody.)
+        let isBeginning = document.transition == nil && !transition.absent.isEmpty
+        document.epoch = isBeginning ? document.epoch.beyondTheUnheard : document.epoch.next
         document.transition = transition
         document.ring = transition.rule.reads == .to ? transition.to : transition.from
         return announce(now: now)
@@ -411,6 +477,7 @@ package struct RingTransitionStateMachine: Hashable, Sendable {
         let left = Set(members).subtracting(document.ring.nodes)
         document.standbys = Set(document.standbys).union(left).subtracting(document.ring.nodes).sorted()
         lastMembers = document.members + left
+        lastAbsent = transition.absent
         document.transition = nil
         return announce(now: now)
     }

@@ -20,6 +20,15 @@ package struct RingTransition: Hashable, Sendable, Codable {
         case retreating
         /// One ring again; whoever holds pairs that it does not own deletes them.
         case cleaning
+
+        /// Whether a node whose memory was lost has to be refilled before it stands on this step: those whom it is
+        /// refilled from are about to delete what they hold.
+        package var needsWholeMemories: Bool {
+            switch self {
+            case .crossing, .settling: true
+            case .copying, .retreating, .cleaning: false
+            }
+        }
     }
 
     package let id: String
@@ -34,6 +43,9 @@ package struct RingTransition: Hashable, Sendable, Codable {
     package var hasSettled: Bool
     /// What was lost on the way, for the operator; empty where nothing was.
     package var losses: [String]
+    /// Nodes of either ring that an operator has declared gone for good: nobody waits for them, and what they held
+    /// comes from the others.
+    package var absent: [NodeID]
     /// The memories on which this step rests: the losers' from the beginning, the gainers' as soon as they were copied
     /// to. While one side answers reads alone, a node of it whose memcached is of another generation refuses them; and
     /// a gainer must have been on the same memory all through crossing before reads may settle on it.
@@ -51,7 +63,7 @@ package struct RingTransition: Hashable, Sendable, Codable {
 
     package init(
         id: String, change: RingChange, from: Ring, to: Ring, step: Step, fences: [Fence] = [],
-        abortReason: String? = nil, hasSettled: Bool = false, losses: [String] = []
+        abortReason: String? = nil, hasSettled: Bool = false, losses: [String] = [], absent: [NodeID] = []
     ) {
         self.id = id
         self.change = change
@@ -62,6 +74,7 @@ package struct RingTransition: Hashable, Sendable, Codable {
         self.abortReason = abortReason
         self.hasSettled = hasSettled
         self.losses = losses
+        self.absent = absent
     }
 
     package func fence(of node: NodeID) -> Generation? { fences.first { $0.node == node }?.generation }

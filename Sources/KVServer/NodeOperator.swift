@@ -20,14 +20,26 @@ struct NodeOperator: OperatorService {
     let ringOperator: RingOperator
     let peerService: PeerService
     let jobWork: JobWork
+    let pairs: HostPairs
+    let clock: WorkerClock
+    let recovery: Recovery
+    let antiEntropy: AntiEntropy
+    let hintBoard: HintBoard
+    let heartbeats: HeartbeatBoard
     let board: ChangeBoard
+    /// 0: none are taken.
+    let snapshotSeconds: Int
+    let snapshotBoard: SnapshotBoard
+    let hasLog: Bool
+    let segments: LogSegments
+    let logBoard: LogBoard
     let registry: WorkerRegistry
     let settings: MemcachedSettingsCell
     /// On the monotonic clock.
     let startedMilliseconds: Int64
 
-    func install(_ ring: Ring, standbys: [NodeID]) async throws(OperatorError) {
-        try await ringOperator.install(ring, standbys: standbys)
+    func install(_ ring: Ring, replicas: Int, standbys: [NodeID]) async throws(OperatorError) {
+        try await ringOperator.install(ring, replicas: replicas, standbys: standbys)
         await waitUntilAdopted()
     }
 
@@ -43,7 +55,11 @@ struct NodeOperator: OperatorService {
         }
     }
 
-    func change(_ change: RingChange) async throws(OperatorError) { try await ringOperator.change(change) }
+    func change(
+        _ request: ChangeRequest, isForced: Bool, without gone: Set<NodeID>
+    ) async throws(OperatorError) -> String? {
+        try await ringOperator.change(request, isForced: isForced, without: gone)
+    }
 
     func abortChange() async throws(OperatorError) { try await ringOperator.abortChange() }
 
@@ -58,7 +74,7 @@ struct NodeOperator: OperatorService {
     }
 
     func forEachPair(_ body: @Sendable ([(key: Key, value: ByteBuffer)]) async throws -> Void) async throws {
-        try await jobWork.forEachPair(body)
+        try await pairs.forEachPair(wallMilliseconds: { clock.wallMilliseconds }, body)
     }
 
     func peerCall(_ name: String, _ body: ByteBuffer) async throws(PeerCallError) -> ByteBuffer {
@@ -86,18 +102,27 @@ struct NodeOperator: OperatorService {
         } catch {
             lastError = "\(error)"
         }
+        let heartbeat = await heartbeats.latest().heartbeat
         let report = StatusReport(
             version: programVersion, node: node,
             uptimeSeconds: Int((MonotonicClock.milliseconds() - startedMilliseconds) / 1000),
             epoch: document?.epoch ?? .none, generation: await keeper.view?.stamp.generation,
-            ring: document?.ring.nodesByPosition ?? [:], standbys: document?.standbys ?? [],
+            isRecovering: await keeper.view?.isRecovering ?? false, recovery: await recovery.progress(),
+            antiEntropy: await antiEntropy.report(), hints: StatusReport.Hints(await hintBoard.entry()),
+            clock: StatusReport.Clock(
+                offsets: heartbeat.offsets, isAhead: heartbeat.isClockAhead, refusedReadings: clock.refusedCount),
+            replicas: document?.replicas ?? 0, ring: document?.ring.nodesByPosition ?? [:],
+            standbys: document?.standbys ?? [],
             transition: await change(document?.transition), lastChange: document?.lastChange,
             workers: living.sorted { $0.key < $1.key }.map { slot, entry in
                 StatusReport.Worker(slot: slot, pid: entry.pid, drainedEpoch: entry.drained)
             },
             memcached: StatusReport.Memcached(
                 address: memcachedAddress, isAnswering: lastError == nil, lastError: lastError,
-                itemBytes: settings.itemBytes))
+                itemBytes: settings.itemBytes),
+            snapshot: StatusReport.Snapshot(intervalSeconds: snapshotSeconds, await snapshotBoard.entry()),
+            log: StatusReport.Log(
+                isOn: hasLog, segments.sum(), hasLog ? await logBoard.conditions(of: living.keys) : []))
         let encoder = JSONEncoder()
         encoder.outputFormatting = [.sortedKeys, .withoutEscapingSlashes]
         do {

@@ -42,14 +42,44 @@ struct ServerCommand: ParsableCommand {
             "memcached's unix socket, or host:port (/run/kvserver/memcached.sock).", valueName: "address"))
     var memcached: String?
 
-    @Option(help: ArgumentHelp("Where the ring is kept on disk (/var/lib/kvserver).", valueName: "directory"))
+    @Option(help: ArgumentHelp("Where ring and pairs are kept on disk (/var/lib/kvserver).", valueName: "directory"))
     var stateDirectory: String?
+
+    @Option(help: ArgumentHelp("How often the pairs are written to disk; 0: never (60).", valueName: "seconds"))
+    var snapshotSeconds: String?
+
+    @Flag(help: "Log each write to disk as well, synced every second (it is not).")
+    var appendLog = false
 
     @Option(help: ArgumentHelp("After this a request is answered 503 (1000).", valueName: "milliseconds"))
     var requestDeadlineMilliseconds: String?
 
+    @Option(help: ArgumentHelp("strict or sloppy, for requests that say nothing else (sloppy).", valueName: "level"))
+    var consistency: String?
+
+    @Option(help: ArgumentHelp("How many replicas answer a read (a majority).", valueName: "number"))
+    var readQuorum: String?
+
+    @Option(
+        help: ArgumentHelp("How many replicas hold a write before it is answered (a majority).", valueName: "number"))
+    var writeQuorum: String?
+
+    @Option(
+        help: ArgumentHelp(
+            "How often replicas are compared; 0: only after one has been away (60).", valueName: "seconds"))
+    var repairSeconds: String?
+
     @Option(help: ArgumentHelp("How long a leaving worker waits for its connections (10).", valueName: "seconds"))
     var drainSeconds: String?
+
+    @Option(
+        help: ArgumentHelp(
+            "etcd's members, between commas, if etcd is to keep the ring for all nodes (the nodes do it themselves).",
+            valueName: "http://host:port,…"))
+    var etcd: String?
+
+    @Option(help: ArgumentHelp("What this cluster's keys in etcd begin with (/kvserver).", valueName: "prefix"))
+    var etcdPrefix: String?
 
     @Option(help: ArgumentHelp("trace, debug, info, notice, warning or error (info).", valueName: "level"))
     var logLevel: String?
@@ -115,8 +145,16 @@ struct ServerCommand: ParsableCommand {
         values[.workers] = workers
         values[.memcached] = memcached
         values[.stateDirectory] = stateDirectory
+        values[.snapshotSeconds] = snapshotSeconds
+        values[.appendLog] = appendLog ? "true" : nil
         values[.requestDeadlineMilliseconds] = requestDeadlineMilliseconds
+        values[.consistency] = consistency
+        values[.readQuorum] = readQuorum
+        values[.writeQuorum] = writeQuorum
+        values[.repairSeconds] = repairSeconds
         values[.drainSeconds] = drainSeconds
+        values[.etcd] = etcd
+        values[.etcdPrefix] = etcdPrefix
         values[.logLevel] = logLevel
         values[.logFormat] = logFormat
         values[.allowFailpoints] = allowFailpoints ? "true" : nil

@@ -1,6 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
 
 private import Cluster
+private import Etcd
 private import HTTPFront
 private import HashRing
 internal import Logging
@@ -26,6 +27,8 @@ struct Worker: Sendable {
     private static let tellInterval = Duration.milliseconds(100)
     /// Before the end of a drain, long works are cancelled, so that who waits for them still gets an answer.
     private static let cancellation = Duration.milliseconds(1000)
+    /// How long a leaving worker's log may take for its last sync.
+    private static let logTime = Duration.milliseconds(2000)
 
     /// - Returns: the process's exit status.
     func run(_ orders: AsyncStream<Lifeline.Order>) async -> Int32 {
@@ -41,7 +44,9 @@ struct Worker: Sendable {
                     configuration, endpoint, slot: slot, failpoints: failpoints, loop: loop, logger: logger)
             }.get()
             try await serve(parts, loop, orders)
+            await parts.etcd?.shutDown()
             parts.lanes.close()
+            await parts.log?.close(within: Worker.logTime)
             parts.control.close()
             return 0
         } catch {
@@ -65,6 +70,8 @@ struct Worker: Sendable {
                     parts.signals.wakeUps.continuation.yield()
                 }
             }
+            if let log = parts.log { group.addTask { await parts.logBoard.follow(log) } }
+            if let follower = parts.follower { group.addTask { await follower.run() } }
             group.addTask {
                 for await document in parts.signals.news.stream { try? await parts.keeper.learn(document) }
             }

@@ -1,6 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
 
 internal import Cluster
+internal import Etcd
 internal import HTTPFront
 internal import HashRing
 internal import KeyValue
@@ -12,6 +13,9 @@ internal import Supervision
 /// Everything that a worker consists of, made and wired once, on its event loop.
 struct WorkerParts: Sendable {
     let lanes: LaneGroup
+    /// Nil where none is wanted.
+    let log: PairLog?
+    let logBoard: LogBoard
     let control: ControlStore
     let settings: MemcachedSettingsCell
     let registry: WorkerRegistry
@@ -21,6 +25,9 @@ struct WorkerParts: Sendable {
     let front: NIOLoopBound<Front>
     let retryParked: @Sendable () async -> Void
     let signals: Signals
+    /// Nil where the nodes agree on the ring among themselves.
+    let etcd: EtcdClient?
+    let follower: RingFollower?
 
     /// What the event loop has to tell the control plane, which listens when it has time.
     struct Signals: Sendable {
@@ -31,6 +38,9 @@ struct WorkerParts: Sendable {
         /// Nodes that stand on an older one.
         let laggards = AsyncStream<NodeID>.makeStream(bufferingPolicy: .bufferingNewest(16))
     }
+
+    /// How long a host that has forgotten the ring waits for etcd's word.
+    private static let recordedTime = Duration.milliseconds(1000)
 
     /// Must be called on the loop.
     init(
@@ -45,14 +55,22 @@ struct WorkerParts: Sendable {
         let settings = MemcachedSettingsCell()
         let signals = Signals()
         let background = BackgroundWork()
-        let lanes = LaneGroup(endpoint, clock: clock, settings: settings)
+        let segments = LogSegments(directory: configuration.stateDirectory)
+        let log =
+            configuration.appendLog
+            ? PairLog(node: node, segments: segments, disk: .system(failpoints), clock: clock, logger: logger) : nil
+        let lanes = LaneGroup(endpoint, clock: clock, settings: settings, log: log)
         let control = ControlStore(endpoint, settings: settings)
         let registry = WorkerRegistry(control: control, slot: slot)
+        let logBoard = LogBoard(control: control, slot: slot)
 
         // The data plane.
         let coordinator = Coordinator(
             node: node, loop: loop, lanes: lanes, clock: clock,
-            requestTime: .milliseconds(Int64(configuration.requestDeadlineMilliseconds)))
+            requestTime: .milliseconds(Int64(configuration.requestDeadlineMilliseconds)),
+            defaults: Coordinator.ConsistencyDefaults(
+                reads: Consistency(configuration.consistency, quorum: configuration.readQuorum),
+                writes: Consistency(configuration.consistency, quorum: configuration.writeQuorum)))
         coordinator.hooks.ringLooksStale = { signals.wakeUps.continuation.yield() }
         coordinator.hooks.heardOf = { signals.news.continuation.yield($0) }
         coordinator.hooks.isBehind = { signals.laggards.continuation.yield($0) }
@@ -61,24 +79,52 @@ struct WorkerParts: Sendable {
 
         // The control plane.
         let peers = PeerCaller(loop: loop)
+        let etcd = configuration.etcd.flatMap { EtcdEndpoint.list($0) }.map { EtcdClient($0, loop: loop) }
+        let ledger = etcd.map { RingLedger(etcd: $0, prefix: configuration.etcdPrefix) }
+        // (What a worker is writing just now is not old.)
+        let giveUpDisk: @Sendable () throws -> Void = {
+            try SnapshotFile(directory: configuration.stateDirectory).remove()
+            segments.remove(try segments.settled())
+        }
         let keeper = RingKeeper(
             RingKeeper.Dependencies(
                 node: node, control: control, registry: registry,
                 file: RingFile(directory: configuration.stateDirectory), peers: peers, clock: clock, logger: logger,
+                recorded: { try? await ledger?.read(within: WorkerParts.recordedTime).document },
+                hasSnapshot: { SnapshotFile(directory: configuration.stateDirectory).exists || segments.exist },
                 adopt: { view in
                     // (Fails only where the loop has ended, and the process with it.)
                     try? await loop.submit { bound.value.adopt(view) }.get()
                 }))
+        let pairs = HostPairs(coordinator: bound, loop: loop, scanner: MetadumpScanner(endpoint))
         let work = JobWork(
-            coordinator: bound, node: node, loop: loop, scanner: MetadumpScanner(endpoint),
-            bulkDelete: BulkDelete(endpoint), peers: peers, clock: clock, failpoints: failpoints)
+            pairs: pairs, node: node, bulkDelete: BulkDelete(endpoint), peers: peers, clock: clock,
+            failpoints: failpoints)
         let jobs = JobRunner(
             JobRunner.Dependencies(
                 node: node, control: control, keeper: keeper, work: work, logger: logger,
                 start: { background.runOwn($0) }))
         let board = ChangeBoard(control: control)
-        let service = PeerService(keeper: keeper, registry: registry, jobs: jobs, board: board, clock: clock)
-        let authority = EmbeddedRingAuthority(node: node, keeper: keeper, peers: peers)
+        let snapshotFile = SnapshotFile(directory: configuration.stateDirectory)
+        let recovery = Recovery(
+            node: node, keeper: keeper, control: control, peers: peers,
+            loader: SnapshotLoader(pairs: pairs, file: snapshotFile, clock: clock, failpoints: failpoints),
+            logger: logger)
+        let snapshotBoard = SnapshotBoard(control: control)
+        let snapshots = WorkerParts.snapshotChore(
+            every: configuration.snapshotSeconds,
+            SnapshotWriter(
+                SnapshotWriter.Dependencies(
+                    node: node, pairs: pairs, control: control, file: snapshotFile, clock: clock,
+                    failpoints: failpoints,
+                    maySnapshot: { await keeper.view.map { !$0.isRecovering } ?? false })),
+            snapshotBoard, control, clock, logger)
+        let service = PeerService(
+            node: node, keeper: keeper, registry: registry, jobs: jobs, pairs: pairs, recovery: recovery, board: board,
+            clock: clock)
+        let embedded = EmbeddedRingAuthority(node: node, keeper: keeper, peers: peers)
+        let authority: any RingAuthority =
+            ledger.map { EtcdRingAuthority(ledger: $0, promises: embedded, keeper: keeper) } ?? embedded
         let ringOperator = RingOperator(
             RingOperator.Dependencies(
                 node: node, keeper: keeper, authority: authority, peers: peers,
@@ -87,29 +133,87 @@ struct WorkerParts: Sendable {
                     failpoints: failpoints, logger: logger, milliseconds: { MonotonicClock.milliseconds() }),
                 logger: logger, start: { background.runOwn($0) }))
 
+        let antiEntropy = AntiEntropy(
+            node: node, keeper: keeper, control: control, jobs: jobs, pairs: pairs, peers: peers, clock: clock,
+            logger: logger, interval: configuration.repairSeconds)
+
+        let hintBoard = HintBoard(control: control)
+        coordinator.hints.mark = { report, done in
+            let done = NIOLoopBound(done, eventLoop: loop)
+            let isTaken = background.runOwn {
+                let room = try? await hintBoard.update { $0.marked(report, at: MonotonicClock.milliseconds()) }?.room
+                loop.execute { done.value(room) }
+            }
+            if !isTaken { loop.execute { done.value(nil) } }
+        }
+        let heartbeats = HeartbeatBoard(control: control)
+        let hints = HintChore(
+            HintPass.Dependencies(
+                node: node, pairs: pairs, bulkDelete: BulkDelete(endpoint), clock: clock, failpoints: failpoints,
+                send: { other, operations, stamp in
+                    let batch = PeerBatch(epoch: stamp.epoch, clock: clock.reading, operations: operations)
+                    return try await peers.batch(other, batch, timeout: .seconds(2)).outcomes
+                }),
+            board: hintBoard, heartbeats: heartbeats, keeper: keeper, leases: LeaseStore(control: control),
+            logger: logger)
+
         self.retryParked = { try? await loop.submit { bound.value.retryParked() }.get() }
         self.lanes = lanes
+        self.log = log
+        self.logBoard = logBoard
         self.control = control
         self.settings = settings
         self.registry = registry
         self.keeper = keeper
         self.background = background
         self.signals = signals
+        self.etcd = etcd
+        self.follower = etcd.flatMap { etcd in
+            ledger.map {
+                RingFollower(
+                    etcd: etcd, ledger: $0, keeper: keeper, leases: LeaseStore(control: control), logger: logger)
+            }
+        }
         self.housekeeping = Housekeeping(
             node: node, keeper: keeper, registry: registry, leases: LeaseStore(control: control),
-            ringOperator: ringOperator, jobs: jobs, peers: peers, clock: clock, logger: logger,
-            drained: { (try? await loop.submit { bound.value.drainedEpoch }.get()) ?? .none })
+            ringOperator: ringOperator, jobs: jobs, recovery: recovery, antiEntropy: antiEntropy, peers: peers,
+            clock: clock, logger: logger,
+            drained: { (try? await loop.submit { bound.value.drainedEpoch }.get()) ?? .none }, snapshots: snapshots,
+            hints: hints, heartbeats: heartbeats, giveUpDisk: giveUpDisk,
+            heard: { heartbeat, milliseconds in
+                try? await loop.submit {
+                    bound.value.silence.heard(Set(heartbeat.silent), until: .now() + .milliseconds(milliseconds))
+                    bound.value.isClockAhead = heartbeat.isClockAhead
+                    bound.value.hints.tell()
+                }.get()
+            })
 
         // The front.
         let front = Front(
             node: node, loop: loop, data: coordinator,
             operators: NodeOperator(
                 node: node, memcachedAddress: configuration.memcached, keeper: keeper, ringOperator: ringOperator,
-                peerService: service, jobWork: work, board: board, registry: registry, settings: settings,
+                peerService: service, jobWork: work, pairs: pairs, clock: clock, recovery: recovery,
+                antiEntropy: antiEntropy, hintBoard: hintBoard, heartbeats: heartbeats, board: board,
+                snapshotSeconds: configuration.snapshotSeconds, snapshotBoard: snapshotBoard,
+                hasLog: log != nil, segments: segments, logBoard: logBoard, registry: registry,
+                settings: settings,
                 startedMilliseconds: MonotonicClock.milliseconds()),
             tasks: background, failpoints: failpoints)
         front.obstacle = { settings.settings?.evicts == true ? "\(MemcachedError.evicts)" : nil }
+        front.recovery = { recovery.note }
         self.front = NIOLoopBound(front, eventLoop: loop)
+    }
+
+    /// Nil where no snapshots are wanted.
+    private static func snapshotChore(
+        every seconds: Int, _ writer: SnapshotWriter, _ board: SnapshotBoard, _ control: ControlStore,
+        _ clock: WorkerClock, _ logger: Logger
+    ) -> SnapshotChore? {
+        guard seconds > 0 else { return nil }
+        return SnapshotChore(
+            interval: .seconds(seconds), writer: writer, board: board, leases: LeaseStore(control: control),
+            clock: clock, logger: logger)
     }
 }
 

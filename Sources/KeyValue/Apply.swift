@@ -14,6 +14,12 @@ package enum Apply: Hashable, Sendable {
         envelope.version <= held ? .keep(newest: held) : .store(envelope)
     }
 
+    /// A write on the condition that nothing newer than `expected` was written; its version is right behind `expected`.
+    /// What is held under its own version is another write, which drew the same step.
+    package static func replacing(_ envelope: Envelope, over expected: Version, held: Version) -> Apply {
+        held <= expected ? .store(envelope) : .keep(newest: held)
+    }
+
     /// A write that the replica stamps itself; never older than what is held, whatever the clocks say.
     /// - Parameter version: newer than `held`.
     package static func stamped(_ envelope: Envelope, with version: Version) -> Apply {

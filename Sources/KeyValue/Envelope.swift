@@ -29,12 +29,13 @@ package struct Envelope: Hashable, Sendable {
     /// - Parameters:
     ///   - key: kept inside only where its stored form is a digest.
     ///   - value: the client's bytes; ignored for a tombstone.
-    ///   - expiryMilliseconds: from this time on, since 1970, the pair counts as deleted; ignored for a tombstone.
+    ///   - expiryMilliseconds: from this time on, since 1970, the pair counts as deleted; a tombstone is kept until
+    ///     then (where its version does not say when it was made).
     package init(
         key: Key, storedKey: StoredKey, value: ByteBuffer, version: Version = .none, isTombstone: Bool = false,
         contentType: String? = nil, expiryMilliseconds: UInt64? = nil
     ) {
-        let expiry = isTombstone ? nil : expiryMilliseconds
+        let expiry = expiryMilliseconds
         var flags: UInt8 = 0
         if isTombstone { flags |= Flags.tombstone }
         if storedKey.isDigest { flags |= Flags.keyInside }
@@ -65,7 +66,7 @@ package struct Envelope: Hashable, Sendable {
             buffer.getInteger(at: buffer.readerIndex, as: UInt8.self) == Envelope.format,
             flags & ~Flags.known == 0, valueStart <= buffer.writerIndex, version.time <= Version.latestStoredTime
         else { return nil }
-        if isTombstone, flags & Flags.expires != 0 || valueStart != buffer.writerIndex { return nil }
+        if isTombstone, valueStart != buffer.writerIndex { return nil }
         if let key = keyInside, !(1...Limits.keyBytes).contains(key.readableBytes) { return nil }
     }
 
@@ -85,7 +86,7 @@ package struct Envelope: Hashable, Sendable {
 
     package var isTombstone: Bool { flags & Flags.tombstone != 0 }
 
-    /// Since 1970; nil where the pair does not expire.
+    /// Since 1970; nil where the pair does not expire. Of a tombstone, the time up to which it is to be kept.
     package var expiryMilliseconds: UInt64? {
         guard flags & Flags.expires != 0 else { return nil }
         return buffer.getInteger(at: buffer.readerIndex + Envelope.headerBytes)

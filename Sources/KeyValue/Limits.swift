@@ -60,8 +60,35 @@ package enum Limits {
     package static let connectionsPerPeer = 4
     /// How often a read is asked again of a node whose connection broke, or stayed silent.
     package static let readTries = 3
+    /// How long, at most, an operation on several replicas counts their answers together.
+    package static let countedMilliseconds = 2000
+    /// Replicas that a ring keeps where its operator does not say.
+    package static let defaultReplicas = 3
+    /// The most replicas that a ring may keep.
+    package static let replicas = 9
     /// How often one operation follows a newer ring before it gives up.
     package static let ringRetries = 16
+
+    /// How often a sloppy write takes a newer version because others are in the way, where no majority answers.
+    package static let sloppyRounds = 3
+    /// Hints that a host keeps for others, roughly: as many as it had when they were counted last, and those that it
+    /// took since.
+    package static let hints = 500_000
+    /// Bytes of their envelopes.
+    package static let hintBytes = 128 << 20
+    /// Bytes of hints that a host hands on in a second. (It also rests as long as each batch took.)
+    package static let hintBytesPerSecond = 16 << 20
+    /// The age, in seconds, at which a hint is dropped: an hour before the first tombstone that it might undo is.
+    package static let hintSeconds = tombstoneSeconds - 3600
+    /// Entity tags in one `If-Match` or `If-None-Match`, after which 400.
+    package static let entityTags = 64
+    /// How far apart the versions of two conditional writes of the same pair may be: see `Version.successor(by:)`.
+    package static let successorSteps: UInt32 = 1 << 16
+    /// How much older than its clock a conditional write stamps a pair that was not there. More than clocks are apart,
+    /// less than what was written before can have been forgotten (`expiredSeconds`).
+    package static let createdEarlyMilliseconds = 300_000
+    /// How often a conditional write looks at its condition again, where others overwrite the pair meanwhile.
+    package static let conditionTries = 16
 
     /// How far ahead of this clock a version may be.
     package static let clockAheadMilliseconds = 10_000
@@ -81,6 +108,43 @@ package enum Limits {
     package static let handoffWindow = 4
     /// Pairs that are deleted before this host may take up a newer ring.
     package static let deletedAtOnce = 4096
+
+    /// Bytes of records in one block of a snapshot; one record may be larger by itself.
+    package static let snapshotBlockBytes = 1 << 20
+    /// The largest block of a snapshot that is written, and read.
+    package static let snapshotLargestBlockBytes = 64 << 20
+    /// Bytes of pairs that a snapshot reads from memcached in a second. (It also rests as long as each batch took.)
+    package static let snapshotBytesPerSecond = 64 << 20
+    /// Bytes of a snapshot that wait for the disk at once: written, and not synced yet.
+    package static let snapshotUnsyncedBytes = 16 << 20
+    /// How often a batch of a snapshot is asked again of a memcached that does not answer, or of a ring that moves on.
+    package static let snapshotBatchTries = 16
+
+    /// Bytes of records that a worker's log holds until they are synced; then writes are refused 507.
+    package static let logBufferBytes = 32 << 20
+    /// How long a record may wait for its sync before writes are refused 507.
+    package static let logOverdueMilliseconds: Int64 = 5000
+    /// How long records are collected before they are written to the segment, in milliseconds.
+    package static let logWriteMilliseconds: Int64 = 20
+    /// How long written records wait to be synced. Less than the second that is promised, so that the sync has its
+    /// time.
+    package static let logSyncMilliseconds: Int64 = 750
+    /// Bytes of records after which a segment is synced at once.
+    package static let logUnsyncedBytes = 8 << 20
+    /// How long a segment of the log is written to, in milliseconds.
+    package static let logSegmentMilliseconds: Int64 = 10_000
+    /// Bytes of records after which a segment is closed.
+    package static let logSegmentBytes = 64 << 20
+    /// How often a log that fails tries a new segment, in milliseconds.
+    package static let logRetryMilliseconds: Int64 = 1000
+    /// How long the log is not read after a memory was lost, in milliseconds, so that workers have written what they
+    /// had.
+    package static let logSettleMilliseconds: Int64 = 250
+    /// Bytes of the disk that the log leaves free beside what the next snapshot may need; on a small disk a part of it.
+    package static let logSpareBytes = 64 << 20
+    package static let logSparePart = 16
+    /// How soon a snapshot may follow the last attempt where the log waits for one, in seconds.
+    package static let logSnapshotSeconds = 10
 
     /// A ring document as JSON, in a request or from a peer.
     package static let ringDocumentBytes = 1 << 20

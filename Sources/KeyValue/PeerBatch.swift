@@ -43,11 +43,11 @@ package struct PeerBatchError: Error, Hashable, Sendable {
 /// The batches' wire form: integers big-endian, a byte of format first, so that nodes of two versions refuse each other
 /// instead of misreading.
 ///
-///     request: format(1)=1 epoch(8) clock(8) count(4) then count × [ code(1) keyLength(1) key envelope? ]
-///     answer:  format(1)=1 epoch(8) generation(8) clock(8) count(4) then count × [ code(1) … ]
+///     request: format(1)=2 epoch(8) clock(8) count(4) then count × [ code(1) keyLength(1) key envelope? version? ]
+///     answer:  format(1)=2 epoch(8) generation(8) clock(8) count(4) then count × [ code(1) … ]
 ///     envelope: length(4) bytes      version: time(8) writer(4)      failure: class(1) reason(1)
 package enum PeerBatchCodec {
-    package static let format: UInt8 = 1
+    package static let format: UInt8 = 2
     /// Of a batch without operations.
     package static let requestHeaderBytes = 21
 
@@ -56,6 +56,8 @@ package enum PeerBatchCodec {
         static let readVersion: UInt8 = 2
         static let stamp: UInt8 = 3
         static let apply: UInt8 = 4
+        static let replace: UInt8 = 5
+        static let heldVersion: UInt8 = 6
 
         static let record: UInt8 = 1
         static let noRecord: UInt8 = 2
@@ -65,6 +67,7 @@ package enum PeerBatchCodec {
         static let notApplied: UInt8 = 6
         static let outcomeUnknown: UInt8 = 7
         static let staleRing: UInt8 = 8
+        static let preconditionFailed: UInt8 = 9
     }
 
     // MARK: Requests
@@ -75,12 +78,17 @@ package enum PeerBatchCodec {
             switch operation {
             case .read(let key): write(Code.read, key, &buffer)
             case .readVersion(let key): write(Code.readVersion, key, &buffer)
+            case .heldVersion(let key): write(Code.heldVersion, key, &buffer)
             case .stamp(let key, let envelope):
                 write(Code.stamp, key, &buffer)
                 write(envelope, &buffer)
             case .apply(let key, let envelope):
                 write(Code.apply, key, &buffer)
                 write(envelope, &buffer)
+            case .replace(let key, let envelope, over: let version):
+                write(Code.replace, key, &buffer)
+                write(envelope, &buffer)
+                write(version, &buffer)
             }
         }
     }
@@ -99,8 +107,12 @@ package enum PeerBatchCodec {
             switch code {
             case Code.read: operations.append(.read(key))
             case Code.readVersion: operations.append(.readVersion(key))
+            case Code.heldVersion: operations.append(.heldVersion(key))
             case Code.stamp: operations.append(.stamp(key, try envelope(&buffer)))
             case Code.apply: operations.append(.apply(key, try envelope(&buffer)))
+            case Code.replace:
+                let envelope = try envelope(&buffer)
+                operations.append(.replace(key, envelope, over: try version(&buffer)))
             default: throw PeerBatchError(description: "unknown operation \(code)")
             }
         }
@@ -123,9 +135,10 @@ package enum PeerBatchCodec {
             case .stored(let version): write(Code.stored, version, &buffer)
             case .applied(let version): write(Code.applied, version, &buffer)
             case .failed(.notApplied(let reason)): buffer.writeMultipleIntegers(Code.notApplied, reason.rawValue)
-            case .failed(.outcomeUnknown(let reason)):
+            case .failed(.outcomeUnknown(let reason)), .failed(.tooFewHold(_, of: _, let reason)):
                 buffer.writeMultipleIntegers(Code.outcomeUnknown, reason.rawValue)
             case .failed(.staleRing): buffer.writeInteger(Code.staleRing)
+            case .failed(.preconditionFailed(let held)): write(Code.preconditionFailed, held, &buffer)
             }
         }
     }
@@ -147,6 +160,7 @@ package enum PeerBatchCodec {
             case Code.notApplied: outcomes.append(.failed(.notApplied(try reason(&buffer))))
             case Code.outcomeUnknown: outcomes.append(.failed(.outcomeUnknown(try reason(&buffer))))
             case Code.staleRing: outcomes.append(.failed(.staleRing))
+            case Code.preconditionFailed: outcomes.append(.failed(.preconditionFailed(held: try version(&buffer))))
             case let code: throw PeerBatchError(description: "unknown outcome \(code)")
             }
         }
@@ -168,7 +182,12 @@ package enum PeerBatchCodec {
     }
 
     private static func write(_ code: UInt8, _ version: Version, _ buffer: inout ByteBuffer) {
-        buffer.writeMultipleIntegers(code, version.time, version.writer)
+        buffer.writeInteger(code)
+        write(version, &buffer)
+    }
+
+    private static func write(_ version: Version, _ buffer: inout ByteBuffer) {
+        buffer.writeMultipleIntegers(version.time, version.writer)
     }
 
     private static func header(_ buffer: inout ByteBuffer) throws(PeerBatchError) -> UInt64 {

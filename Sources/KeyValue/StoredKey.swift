@@ -7,8 +7,16 @@ package import HashRing
 /// byte is outside 33…126 or is `%`. Where that is longer than 240 bytes, the rest is `%%` (which no encoding produces)
 /// and the SHA-256 of the client's key in hexadecimal digits, and the key itself is in the envelope.
 ///
+/// A hint, which is a pair that a node keeps for others, has the same key with an `h` in front instead.
+///
 /// Every byte is in 33…126, so that nothing a client sends reaches memcached's protocol unescaped.
 package struct StoredKey: Hashable, Sendable {
+    /// Its first byte.
+    package enum Kind: UInt8, Hashable, Sendable, CaseIterable {
+        case pair = 0x64
+        case hint = 0x68
+    }
+
     package let bytes: [UInt8]
 
     private static let prefixBytes = 6
@@ -38,6 +46,20 @@ package struct StoredKey: Hashable, Sendable {
         guard (StoredKey.prefixBytes + 1...Limits.storedKeyBytes).contains(bytes.count),
             bytes.allSatisfy({ (33...126).contains($0) }), StoredKey.slot(of: bytes) != nil
         else { return nil }
+        self.bytes = bytes
+    }
+
+    package var isHint: Bool { bytes[0] == Kind.hint.rawValue }
+
+    /// Where a node keeps the pair for others.
+    package var hint: StoredKey { StoredKey(self, as: .hint) }
+
+    /// Of what a hint is to become.
+    package var pair: StoredKey { StoredKey(self, as: .pair) }
+
+    private init(_ other: StoredKey, as kind: Kind) {
+        var bytes = other.bytes
+        bytes[0] = kind.rawValue
         self.bytes = bytes
     }
 
@@ -76,7 +98,7 @@ package struct StoredKey: Hashable, Sendable {
     package static func slot(of bytes: some RandomAccessCollection<UInt8>) -> Slot? {
         guard bytes.count > prefixBytes else { return nil }
         var index = bytes.startIndex
-        guard bytes[index] == UInt8(ascii: "d") else { return nil }
+        guard Kind(rawValue: bytes[index]) != nil else { return nil }
         var value = 0
         for _ in 0..<4 {
             index = bytes.index(after: index)
@@ -89,7 +111,7 @@ package struct StoredKey: Hashable, Sendable {
 
     private static func appendPrefix(of slot: Slot, to bytes: inout [UInt8]) {
         let value = slot.value
-        bytes.append(UInt8(ascii: "d"))
+        bytes.append(Kind.pair.rawValue)
         bytes.append(0x30 + UInt8(value / 1000))
         bytes.append(0x30 + UInt8(value / 100 % 10))
         bytes.append(0x30 + UInt8(value / 10 % 10))

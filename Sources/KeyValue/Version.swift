@@ -27,6 +27,30 @@ package struct Version: Hashable, Comparable, Sendable, CustomStringConvertible 
         (left.time, left.writer) < (right.time, right.writer)
     }
 
+    /// A version right behind this one: no clock makes one between the two, for that would have to show the same time
+    /// to the last bit, and a writer's number that is as close.
+    /// - Parameter step: at least 1; by chance, so that two that follow the same version differ, wherever they come
+    ///   from.
+    package func successor(by step: UInt32) -> Version {
+        let (next, isOver) = writer.addingReportingOverflow(step)
+        return Version(time: isOver ? time.advanced : time, writer: next)
+    }
+
+    /// Reads what `description` writes; nil for anything else.
+    package init?(_ text: some Collection<UInt8>) {
+        guard text.count == 24 else { return nil }
+        var digits: [UInt64] = []
+        for byte in text {
+            switch byte {
+            case 0x30...0x39: digits.append(UInt64(byte - 0x30))
+            case 0x61...0x66: digits.append(UInt64(byte - 0x57))
+            default: return nil
+            }
+        }
+        let time = digits[..<16].reduce(0) { $0 << 4 | $1 }
+        self.init(time: time, writer: UInt32(digits[16...].reduce(0) { $0 << 4 | $1 }))
+    }
+
     /// 24 hexadecimal digits that order as text just as versions do.
     package var description: String {
         func padded(_ text: String, _ width: Int) -> String {
@@ -55,6 +79,19 @@ package struct HybridClock: Hashable, Sendable {
         last = max(wallMicroseconds << 12, last.advanced, other.time.advanced)
         return Version(time: last, writer: writer)
     }
+
+    /// A version for a pair that was not there: `Limits.createdEarlyMilliseconds` before the wall clock, so that it is
+    /// older than what any host writes at the same time. What this clock heard of does not count, for that may be the
+    /// version of a host whose clock was far ahead.
+    package mutating func early(wallMicroseconds: UInt64) -> Version {
+        let ahead = UInt64(Limits.createdEarlyMilliseconds) * 1000
+        let wall = wallMicroseconds > ahead ? wallMicroseconds - ahead : 0
+        let counter = tick(wallMicroseconds: wallMicroseconds).time & HybridClock.counterMask
+        // (The writer is changed, for this worker gave versions of that time itself.)
+        return Version(time: max(wall << 12 | counter, 1), writer: writer ^ (1 << 31))
+    }
+
+    private static let counterMask: UInt64 = (1 << 12) - 1
 
     /// Takes another clock's reading into account; what is more than `Limits.clockAheadMilliseconds` ahead is refused.
     /// - Returns: whether it was taken.

@@ -12,6 +12,7 @@ private import NIOCore
 struct BatchRun {
     private let clock: WorkerClock
     private let settings: MemcachedSettingsCell
+    private let log: (any StoredLog)?
     private var keys = KeyArena()
     private var found: [Found?] = []
 
@@ -35,17 +36,21 @@ struct BatchRun {
     }
 
     /// A write that is to be sent, with what it overwrites.
-    private struct Write {
+    fileprivate struct Write {
         /// Its operation's place among those of the turn.
         let index: Int
         let operation: Operation
         let stored: Envelope
         let token: UInt64?
+        let isLogged: Bool
+
+        var bytes: Int { operation.key.bytes.count + stored.buffer.readableBytes }
     }
 
-    init(clock: WorkerClock, settings: MemcachedSettingsCell) {
+    init(clock: WorkerClock, settings: MemcachedSettingsCell, log: (any StoredLog)?) {
         self.clock = clock
         self.settings = settings
+        self.log = log
     }
 
     /// - Parameter batches: at least one; all expect the same stamp.
@@ -73,14 +78,11 @@ struct BatchRun {
         var writes: [Write] = []
         for batch in batches {
             for operation in batch.operations {
-                outcomes.append(outcome(of: operation, outcomes.count, reading, &writes))
+                outcomes.append(
+                    outcome(of: operation, outcomes.count, reading, isFromDisk: batch.isFromDisk, &writes))
             }
         }
-        if !writes.isEmpty {
-            for (write, outcome) in zip(writes, perform(writes, expected, deadline, on: &handle, &pipeline)) {
-                outcomes[write.index] = outcome
-            }
-        }
+        perform(writes, expected, deadline, on: &handle, &pipeline, &outcomes)
         if batches.count == 1 { return [LaneBatchResult(outcomes: outcomes, host: reading.stamp)] }
         var rest = outcomes[...]
         return batches.map { batch in
@@ -128,7 +130,7 @@ struct BatchRun {
 
     /// What the reading alone decides; a write that is to be sent joins the others, and its outcome is still open.
     private func outcome(
-        of operation: Operation, _ index: Int, _ reading: Reading, _ writes: inout [Write]
+        of operation: Operation, _ index: Int, _ reading: Reading, isFromDisk: Bool, _ writes: inout [Write]
     ) -> Outcome {
         let held = record(index, reading)
         var envelope: Envelope?
@@ -139,28 +141,54 @@ struct BatchRun {
         }
         switch operation {
         case .read: return .record(envelope)
-        case .readVersion: return .version(envelope?.version ?? .none)
-        case .stamp, .apply:
+        case .readVersion, .heldVersion: return .version(envelope?.version ?? .none)
+        case .stamp, .apply, .replace:
             switch decide(operation, over: envelope?.version ?? .none) {
-            case .keep(let newest): return .applied(newest: newest)
+            case .keep(let newest): return operation.outcome(keeping: newest)
             case .store(let stored):
                 if isTooLarge(stored, operation.key) { return .failed(.notApplied(.tooLarge)) }
-                writes.append(Write(index: index, operation: operation, stored: stored, token: held?.token))
+                // (Hints are in no snapshot either.)
+                let isLogged = log != nil && !isFromDisk && !operation.key.isHint
+                writes.append(
+                    Write(
+                        index: index, operation: operation, stored: stored, token: held?.token, isLogged: isLogged))
                 return .failed(.notApplied(.memcachedUnavailable))
             }
         }
     }
 
+    /// Stores, and logs what was stored; those that can't be logged are not stored.
+    private func perform(
+        _ writes: [Write], _ expected: HostStamp, _ deadline: NIODeadline, on handle: inout MemcachedHandle,
+        _ pipeline: inout WritePipeline, _ outcomes: inout [Outcome]
+    ) {
+        var writes = writes
+        let reserved = writes.reduce(0) { $0 + ($1.isLogged ? $1.bytes : 0) }
+        if reserved > 0, log?.reserve(reserved) == false {
+            for write in writes where write.isLogged { outcomes[write.index] = .failed(.notApplied(.logFailed)) }
+            writes.removeAll(where: \.isLogged)
+        }
+        guard !writes.isEmpty else { return }
+        var stored: [SnapshotRecord] = []
+        let answers = perform(writes, expected, deadline, on: &handle, &pipeline, &stored)
+        for (write, outcome) in zip(writes, answers) { outcomes[write.index] = outcome }
+        if writes.contains(where: \.isLogged) {
+            log?.append(stored, under: expected, reserved: reserved)
+        }
+    }
+
+    /// - Parameter stored: gets what is to be logged.
     /// - Returns: an outcome for each write, in their order.
     private func perform(
         _ writes: [Write], _ expected: HostStamp, _ deadline: NIODeadline, on handle: inout MemcachedHandle,
-        _ pipeline: inout WritePipeline
+        _ pipeline: inout WritePipeline, _ stored: inout [SnapshotRecord]
     ) -> [Outcome] {
         let now = clock.wallMilliseconds
         let stores = writes.map {
             WritePipeline.Store(
                 key: $0.operation.key, value: $0.stored.buffer, token: $0.token,
-                exptime: Retention.exptime(of: $0.stored, atMilliseconds: now))
+                exptime: Retention.exptime(
+                    of: $0.stored, isHint: $0.operation.key.isHint, atMilliseconds: now))
         }
         let answers: [WritePipeline.Answer]
         do {
@@ -172,12 +200,19 @@ struct BatchRun {
         var broken: OperationFailure?
         return zip(writes, answers).map { write, answer in
             switch answer {
-            case .answered(.stored): return write.operation.outcome(storing: write.stored)
+            case .answered(.stored):
+                if write.isLogged { stored.append(write.record) }
+                return write.operation.outcome(storing: write.stored)
             case .refused(let error): return .failed(.notApplied(error.reason))
-            case .unknown(let error): return .failed(.outcomeUnknown(error.reason))
+            case .unknown(let error):
+                if write.isLogged, write.operation.isLoggedUnanswered { stored.append(write.record) }
+                return .failed(.outcomeUnknown(error.reason))
             case .answered(.lost), .answered(.missing):
                 if let broken { return .failed(broken) }
-                let outcome = writeAgain(write.operation, expected, deadline, on: &handle)
+                let (outcome, envelope) = writeAgain(write.operation, expected, deadline, on: &handle)
+                if write.isLogged, let envelope {
+                    stored.append(SnapshotRecord(key: write.operation.key, envelope: envelope))
+                }
                 switch outcome {
                 case .failed(.outcomeUnknown(let reason)): broken = .notApplied(reason)
                 case .failed(.staleRing): broken = .staleRing
@@ -191,41 +226,42 @@ struct BatchRun {
     }
 
     /// A write that has lost a race: reads the item again and writes, as long as others are quicker.
+    /// - Returns: its outcome, and what it has stored, or may have.
     private func writeAgain(
         _ operation: Operation, _ expected: HostStamp, _ deadline: NIODeadline, on handle: inout MemcachedHandle
-    ) -> Outcome {
+    ) -> (Outcome, stored: Envelope?) {
         for _ in 0..<BatchRun.races {
-            guard deadline > .now() else { return .failed(.notApplied(.deadline)) }
+            guard deadline > .now() else { return (.failed(.notApplied(.deadline)), nil) }
             let held: Version
             let token: UInt64?
             do {
                 guard let again = try readAgain(operation.key, expected, deadline, on: &handle) else {
-                    return .failed(.staleRing)
+                    return (.failed(.staleRing), nil)
                 }
                 (held, token) = again
             } catch {
                 // The write that lost its race is known to have had no effect.
-                return .failed(.notApplied(error.reason))
+                return (.failed(.notApplied(error.reason)), nil)
             }
             let stored: Envelope
             switch decide(operation, over: held) {
-            case .keep(let newest): return .applied(newest: newest)
+            case .keep(let newest): return (operation.outcome(keeping: newest), nil)
             case .store(let envelope): stored = envelope
             }
             do {
                 switch try store(stored, under: operation.key, token: token, deadline, on: &handle) {
-                case .stored: return operation.outcome(storing: stored)
+                case .stored: return (operation.outcome(storing: stored), stored)
                 case .lost, .missing: continue
                 }
             } catch .outOfMemory {
-                return .failed(.notApplied(.outOfMemory))
+                return (.failed(.notApplied(.outOfMemory)), nil)
             } catch .tooLarge {
-                return .failed(.notApplied(.tooLarge))
+                return (.failed(.notApplied(.tooLarge)), nil)
             } catch {
-                return .failed(.outcomeUnknown(error.reason))
+                return (.failed(.outcomeUnknown(error.reason)), operation.isLoggedUnanswered ? stored : nil)
             }
         }
-        return .failed(.notApplied(.overloaded))
+        return (.failed(.notApplied(.overloaded)), nil)
     }
 
     private func isTooLarge(_ stored: Envelope, _ key: StoredKey) -> Bool {
@@ -236,7 +272,8 @@ struct BatchRun {
         switch operation {
         case .stamp(_, let envelope): .stamped(envelope, with: clock.tick(after: held))
         case .apply(_, let envelope): .fixed(envelope, over: held)
-        case .read, .readVersion: preconditionFailure("only writes are decided on")
+        case .replace(_, let envelope, over: let expected): .replacing(envelope, over: expected, held: held)
+        case .read, .readVersion, .heldVersion: preconditionFailure("only writes are decided on")
         }
     }
 
@@ -245,7 +282,8 @@ struct BatchRun {
         on handle: inout MemcachedHandle
     ) throws(MemcachedError) -> MemcachedHandle.StoreAnswer {
         let timeout = deadline.millisecondsLeft
-        let exptime = Int(Retention.exptime(of: envelope, atMilliseconds: clock.wallMilliseconds))
+        let exptime = Int(
+            Retention.exptime(of: envelope, isHint: key.isHint, atMilliseconds: clock.wallMilliseconds))
         // (A closure that throws a typed error can't borrow the handle, so the result comes out by way of a variable.)
         var result: Result<MemcachedHandle.StoreAnswer, MemcachedError> = .failure(.timedOut)
         envelope.buffer.withUnsafeReadableBytes { value in
@@ -290,7 +328,22 @@ struct BatchRun {
     }
 }
 
+extension BatchRun.Write {
+    fileprivate var record: SnapshotRecord { SnapshotRecord(key: operation.key, envelope: stored) }
+}
+
 extension Operation {
+    /// Whether it goes to the log where memcached's answer did not come, for it may be stored. Not where it rests on a
+    /// condition: another one may have been decided in its place, and must not be replaced by it.
+    fileprivate var isLoggedUnanswered: Bool { if case .replace = self { false } else { true } }
+
+    /// What a write has come to that found this version, and left it.
+    fileprivate func outcome(keeping newest: Version) -> Outcome {
+        // (Another writer's, also where it has the same version: this one was never stored, nor is it sent twice.)
+        if case .replace = self { return .failed(.preconditionFailed(held: newest)) }
+        return .applied(newest: newest)
+    }
+
     /// What a write has come to that stored this envelope.
     fileprivate func outcome(storing stored: Envelope) -> Outcome {
         if case .stamp = self { return .stored(stored.version) }

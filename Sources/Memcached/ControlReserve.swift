@@ -7,9 +7,9 @@ struct PaddedValue: Sendable {
     /// Of key and value together.
     let size: Int
 
-    /// Few, for memcached gives each size (by its slab classes) a page of its own. The largest holds a ring of 1,000
-    /// nodes.
-    static let sizes = [1 << 10, 4 << 10, 16 << 10, 64 << 10, 256 << 10]
+    /// Few, for memcached gives each size (by its slab classes) a page of its own. The largest holds any ring's
+    /// change: 1,000 nodes of the longest names, and all 10,000 positions taken.
+    static let sizes = [1 << 10, 4 << 10, 16 << 10, 64 << 10, 256 << 10, 512 << 10]
 
     init(_ key: ControlKey, _ value: [UInt8]) throws(ControlStore.Failure) {
         guard let size = PaddedValue.sizes.first(where: { $0 >= key.bytes.count + value.count }) else {

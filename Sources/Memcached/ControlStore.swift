@@ -189,10 +189,23 @@ package final class ControlStore: Sendable {
     }
 
     /// Raises the stamp's epoch, never lowers it; false where another worker was quicker, and it is worth another look.
-    package func raiseHostStamp(to epoch: Epoch) async throws(Failure) -> Bool {
+    /// - Parameter wantingSince: the epoch from which on this memory has to be refilled.
+    package func raiseHostStamp(to epoch: Epoch, wantingSince: Epoch? = nil) async throws(Failure) -> Bool {
         guard let held = try await get("stamp"), let stamp = HostStamp(bytes: held.bytes) else { throw .noStamp }
         if stamp.epoch >= epoch { return true }
-        let raised = HostStamp(epoch: epoch, generation: stamp.generation)
+        let isWanting = wantingSince.map { stamp.epoch < $0 && $0 <= epoch } ?? false
+        let raised = HostStamp(
+            epoch: epoch, generation: stamp.generation, isRecovering: stamp.isRecovering || isWanting)
         return try await compareAndSwap("stamp", raised.bytes, token: held.token) == .stored
+    }
+
+    /// From now on this life of the memory has what the one before it held; false where it is worth another try.
+    package func endRecovery(of generation: Generation) async throws(Failure) -> Bool {
+        guard let held = try await get("stamp"), let stamp = HostStamp(bytes: held.bytes),
+            stamp.generation == generation
+        else { throw .noStamp }
+        guard stamp.isRecovering else { return true }
+        let recovered = HostStamp(epoch: stamp.epoch, generation: generation)
+        return try await compareAndSwap("stamp", recovered.bytes, token: held.token) == .stored
     }
 }

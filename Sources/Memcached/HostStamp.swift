@@ -2,18 +2,23 @@
 
 package import HashRing
 
-/// What a host's memcached says of itself in one small value: the epoch of the host's ring document, and which life of
-/// this memory it is. Every batch asks for it, so that nothing is served under an older ring or out of another memory.
+/// What a host's memcached says of itself in one small value: the epoch of the host's ring document, which life of this
+/// memory it is, and whether it has again what the life before it held. Every batch asks for it, so that nothing is
+/// served under an older ring or out of another memory.
 package struct HostStamp: Hashable, Sendable, CustomStringConvertible {
     package let epoch: Epoch
     package let generation: Generation
+    /// Whether pairs were lost with the memory before this one, and are not all here again.
+    package let isRecovering: Bool
 
-    package init(epoch: Epoch, generation: Generation) {
+    package init(epoch: Epoch, generation: Generation, isRecovering: Bool = false) {
         self.epoch = epoch
         self.generation = generation
+        self.isRecovering = isRecovering
     }
 
-    /// As it is stored: sixteen hexadecimal digits of the generation, a blank, the epoch in decimal digits.
+    /// As it is stored: sixteen hexadecimal digits of the generation, a blank, the epoch in decimal digits, and `r`
+    /// while the memory is recovering.
     package var bytes: [UInt8] { Array(description.utf8) }
 
     /// Nil where these bytes are no stamp. Blanks at the end are padding.
@@ -22,6 +27,7 @@ package struct HostStamp: Hashable, Sendable, CustomStringConvertible {
         var epoch: UInt64 = 0
         var place = 0
         var isOver = false
+        var isRecovering = false
         // Without a `String`, for every batch brings a stamp.
         for byte in bytes {
             switch (place, byte) {
@@ -34,13 +40,16 @@ package struct HostStamp: Hashable, Sendable, CustomStringConvertible {
                 let (sum, isStillTooLarge) = tenfold.addingReportingOverflow(UInt64(byte - 0x30))
                 guard !isTooLarge, !isStillTooLarge, !isOver else { return nil }
                 epoch = sum
+            case (18..., UInt8(ascii: "r")) where !isOver:
+                isRecovering = true
+                isOver = true
             case (18..., UInt8(ascii: " ")): isOver = true
             default: return nil
             }
             place += 1
         }
         guard place > 17 else { return nil }
-        self.init(epoch: Epoch(epoch), generation: Generation(generation))
+        self.init(epoch: Epoch(epoch), generation: Generation(generation), isRecovering: isRecovering)
     }
 
     private static func hexValue(_ byte: UInt8) -> UInt8? {
@@ -52,5 +61,5 @@ package struct HostStamp: Hashable, Sendable, CustomStringConvertible {
         }
     }
 
-    package var description: String { "\(generation) \(epoch)" }
+    package var description: String { "\(generation) \(epoch)\(isRecovering ? "r" : "")" }
 }

@@ -11,6 +11,7 @@ struct Lane {
     let endpoint: MemcachedEndpoint
     let settings: MemcachedSettingsCell
     let clock: WorkerClock
+    let log: (any StoredLog)?
 
     private static let leastTime = TimeAmount.milliseconds(10)
 
@@ -19,7 +20,7 @@ struct Lane {
         OwnThread.start(named: name) { [self] in
             var handle = MemcachedHandle(endpoint, settings: settings)
             var pipeline = WritePipeline(endpoint)
-            var run = BatchRun(clock: clock, settings: settings)
+            var run = BatchRun(clock: clock, settings: settings, log: log)
             while let items = queue.next(limit: Limits.laneBatchOperations) {
                 Lane.work(items, &run, &handle, &pipeline)
             }
@@ -65,7 +66,7 @@ struct Lane {
 }
 
 /// A detached thread, for C calls that block.
-enum OwnThread {
+package enum OwnThread {
     private final class Body {
         let name: String
         let run: @Sendable () -> Void
@@ -77,7 +78,7 @@ enum OwnThread {
     }
 
     /// - Parameter name: at most 15 bytes, for `top -H` and debuggers.
-    static func start(named name: String, _ body: @escaping @Sendable () -> Void) {
+    package static func start(named name: String, _ body: @escaping @Sendable () -> Void) {
         var thread = pthread_t()
         let code = pthread_create(
             &thread, nil,

@@ -11,11 +11,14 @@ package struct LaneBatch: Sendable {
     package let expected: HostStamp
     /// No call to memcached is begun after this.
     package let deadline: NIODeadline
+    /// It comes from this host's own disk, and need not go there once more.
+    package let isFromDisk: Bool
 
-    package init(operations: [Operation], expected: HostStamp, deadline: NIODeadline) {
+    package init(operations: [Operation], expected: HostStamp, deadline: NIODeadline, isFromDisk: Bool = false) {
         self.operations = operations
         self.expected = expected
         self.deadline = deadline
+        self.isFromDisk = isFromDisk
     }
 
     var hasWrites: Bool { operations.contains(where: \.isWrite) }

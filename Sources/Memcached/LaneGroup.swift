@@ -13,10 +13,14 @@ package final class LaneGroup: Sendable {
     package let settings: MemcachedSettingsCell
 
     /// Starts the lanes' threads; memcached need not be there yet.
-    package init(_ endpoint: MemcachedEndpoint, clock: WorkerClock, settings: MemcachedSettingsCell) {
+    /// - Parameter log: gets all that is stored; nil: nothing is logged.
+    package init(
+        _ endpoint: MemcachedEndpoint, clock: WorkerClock, settings: MemcachedSettingsCell,
+        log: (any StoredLog)? = nil
+    ) {
         self.settings = settings
-        Lane(queue: reads, endpoint: endpoint, settings: settings, clock: clock).start(named: "lane-read")
-        Lane(queue: writes, endpoint: endpoint, settings: settings, clock: clock).start(named: "lane-write")
+        Lane(queue: reads, endpoint: endpoint, settings: settings, clock: clock, log: nil).start(named: "lane-read")
+        Lane(queue: writes, endpoint: endpoint, settings: settings, clock: clock, log: log).start(named: "lane-write")
     }
 
     /// Hands a batch to a lane.

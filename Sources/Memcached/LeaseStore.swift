@@ -7,6 +7,30 @@ package struct LeaseStore: Sendable {
 
     package init(control: ControlStore) { self.control = control }
 
+    /// Somebody else has the lease by now.
+    package struct Lost: Error {}
+
+    /// Keeps a lease that was taken as long as the work takes, and gives the work up where somebody else has it.
+    package func holding<Result: Sendable>(
+        _ name: String, holder: String, timeToLive: Duration, _ work: @escaping @Sendable () async throws -> Result
+    ) async throws -> Result {
+        try await withThrowingTaskGroup(of: Result?.self) { group in
+            group.addTask { try await work() }
+            group.addTask {
+                while true {
+                    try await Task.sleep(for: timeToLive / 3)
+                    // (memcached may not answer for a moment.)
+                    guard (try? await acquire(name, holder: holder, timeToLive: timeToLive)) ?? true else {
+                        throw Lost()
+                    }
+                }
+            }
+            defer { group.cancelAll() }
+            guard case let result?? = try await group.next() else { throw CancellationError() }
+            return result
+        }
+    }
+
     /// Takes the lease, or prolongs it; false while somebody else holds it.
     /// - Parameters:
     ///   - holder: names the worker; never the same for two.

@@ -2,7 +2,7 @@
 
 private import Dispatch
 package import HashRing
-internal import KeyValue
+package import KeyValue
 
 /// Lists the stored keys of a host's memcached, by `lru_crawler metadump hash`. (`metadump all` and `stats cachedump`
 /// miss keys; only `hash` lists all that were there from its beginning to its end.)
@@ -42,12 +42,14 @@ package struct MetadumpScanner: Sendable {
     }
 
     /// The keys of those slots that the predicate takes.
-    /// - Parameter token: only those stored after the item that had this cas token.
+    /// - Parameters:
+    ///   - kind: pairs, or hints.
+    ///   - token: only those stored after the item that had this cas token.
     package func scan(
-        newerThan token: UInt64? = nil, _ isWanted: @escaping @Sendable (Slot) -> Bool
+        _ kind: StoredKey.Kind = .pair, newerThan token: UInt64? = nil, _ isWanted: @escaping @Sendable (Slot) -> Bool
     ) async throws -> Scan {
         for _ in 0..<MetadumpScanner.busyTries {
-            if let scan = try await dump(newerThan: token, isWanted) { return scan }
+            if let scan = try await dump(kind, newerThan: token, isWanted) { return scan }
             try await Task.sleep(for: MetadumpScanner.busyPause)
         }
         throw MemcachedError.unavailable("memcached is busy with other dumps")
@@ -55,23 +57,23 @@ package struct MetadumpScanner: Sendable {
 
     /// Nil where memcached is busy with another dump.
     private func dump(
-        newerThan token: UInt64?, _ isWanted: @escaping @Sendable (Slot) -> Bool
+        _ kind: StoredKey.Kind, newerThan token: UInt64?, _ isWanted: @escaping @Sendable (Slot) -> Bool
     ) async throws -> Scan? {
         try await withCheckedThrowingContinuation { continuation in
             OwnThread.start(named: "scan") {
-                continuation.resume(with: Result { try dumpHere(newerThan: token, isWanted) })
+                continuation.resume(with: Result { try dumpHere(kind, newerThan: token, isWanted) })
             }
         }
     }
 
     private func dumpHere(
-        newerThan token: UInt64?, _ isWanted: (Slot) -> Bool
+        _ kind: StoredKey.Kind, newerThan token: UInt64?, _ isWanted: (Slot) -> Bool
     ) throws(MemcachedError) -> Scan? {
         var connection = try TextConnection(
             endpoint, timeoutMilliseconds: MetadumpScanner.silenceMilliseconds)
         try connection.send("lru_crawler metadump hash\r\n".utf8)
         var reader = MetadumpReader(
-            wanted: Slot.all.map(isWanted), newerThan: token ?? 0, maximumKeys: limits.keys,
+            kind, wanted: Slot.all.map(isWanted), newerThan: token ?? 0, maximumKeys: limits.keys,
             maximumBytes: limits.bytes)
         var silences = 0
         while reader.state == .reading {
@@ -109,6 +111,7 @@ struct MetadumpReader {
     }
 
     private(set) var state = State.reading
+    private let firstByte: UInt8
     private let wanted: [Bool]
     private let oldToken: UInt64
     private let maximumKeys: Int
@@ -125,7 +128,10 @@ struct MetadumpReader {
     private static let lineBytes = 4096
 
     /// - Parameter token: items whose cas token is not above it are left out.
-    init(wanted: [Bool], newerThan token: UInt64, maximumKeys: Int, maximumBytes: Int) {
+    init(
+        _ kind: StoredKey.Kind = .pair, wanted: [Bool], newerThan token: UInt64, maximumKeys: Int, maximumBytes: Int
+    ) {
+        self.firstByte = kind.rawValue
         self.wanted = wanted
         self.oldToken = token
         self.maximumKeys = maximumKeys
@@ -155,8 +161,8 @@ struct MetadumpReader {
     private mutating func line(_ line: UnsafeRawBufferPointer) {
         if line.starts(with: "key=".utf8) {
             let name = line[4...].prefix { $0 != UInt8(ascii: " ") }
-            // Not a pair's (control keys), or one of the others.
-            guard name.first == UInt8(ascii: "d") else { return }
+            // Of another kind (a control key, say), or one of the others.
+            guard name.first == firstByte else { return }
             let fields = line[name.endIndex...]
             guard let token = number(behind: " cas=", in: fields), let size = number(behind: " size=", in: fields)
             else {

@@ -27,6 +27,9 @@ package struct ScannedKeys: Sendable {
     /// The item's cas token.
     func token(of index: Int) -> UInt64 { tokens[index] }
 
+    /// Bytes of the items, as the scan found them.
+    package var itemBytes: Int { sizes.reduce(0) { $0 + Int($1) } }
+
     /// Where a batch ends that begins with this key: after so many keys, or once their items have so many bytes, but
     /// not before the first.
     package func endOfBatch(from start: Int, keys: Int, bytes: Int) -> Int {
@@ -40,6 +43,11 @@ package struct ScannedKeys: Sendable {
         return end
     }
 
+    /// The same for batches that are handed on to others, or to disk.
+    package func endOfHandoffBatch(from start: Int) -> Int {
+        endOfBatch(from: start, keys: Limits.handoffBatchPairs, bytes: Limits.handoffBatchBytes)
+    }
+
     /// - Parameter size: of the whole item, in bytes.
     mutating func append(_ key: some Collection<UInt8>, token: UInt64, size: UInt32) {
         arena.append(key)
@@ -48,7 +56,7 @@ package struct ScannedKeys: Sendable {
     }
 
     /// These keys, in this order.
-    func picking(_ indices: some Collection<Int>) -> ScannedKeys {
+    package func picking(_ indices: some Collection<Int>) -> ScannedKeys {
         var picked = ScannedKeys()
         picked.arena.reserve(keys: indices.count, bytes: keyBytes)
         picked.tokens.reserveCapacity(indices.count)

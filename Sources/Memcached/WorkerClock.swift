@@ -25,6 +25,12 @@ package final class WorkerClock: Sendable {
         return clock.withLock { $0.tick(wallMicroseconds: wall, after: other) }
     }
 
+    /// A version for a pair that was not there: see `HybridClock.early`.
+    package func early() -> Version {
+        let wall = wallMicroseconds
+        return clock.withLock { $0.early(wallMicroseconds: wall) }
+    }
+
     /// What this clock shows now, without counting as a write.
     package var reading: UInt64 {
         let wall = wallMicroseconds

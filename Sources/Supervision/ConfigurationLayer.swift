@@ -4,8 +4,10 @@ private import FoundationEssentials
 
 /// What can be set, by its name in the configuration file.
 package enum Setting: String, Sendable, CaseIterable {
-    case node, listen, workers, memcached, stateDirectory, requestDeadlineMilliseconds, drainSeconds, logLevel
-    case logFormat, allowFailpoints, failpointsFile, clockOffsetMilliseconds
+    case node, listen, workers, memcached, stateDirectory, snapshotSeconds, appendLog, repairSeconds
+    case consistency, readQuorum, writeQuorum, requestDeadlineMilliseconds, drainSeconds
+    case etcd, etcdPrefix
+    case logLevel, logFormat, allowFailpoints, failpointsFile, clockOffsetMilliseconds
 
     /// `KVSERVER_STATE_DIRECTORY` for `stateDirectory`.
     package var environmentName: String {

@@ -1,6 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
 
 private import Glibc
+private import Memcached
 
 /// A worker's end of the socket pair between it and its supervisor, and what it inherits besides.
 package struct Lifeline: Sendable {

@@ -1,8 +1,10 @@
 // SPDX-License-Identifier: Apache-2.0
 
+private import Etcd
 private import FoundationEssentials
 private import Glibc
 package import HashRing
+package import KeyValue
 package import Logging
 private import Memcached
 
@@ -17,9 +19,24 @@ package struct ServerConfiguration: Sendable, Hashable, Codable {
     /// A unix socket's path, or `host:port`.
     package let memcached: String
     package let stateDirectory: String
+    /// How often the pairs are written to disk; 0: never.
+    package let snapshotSeconds: Int
+    /// Whether each write goes to a log on disk as well, which is synced every second.
+    package let appendLog: Bool
     package let requestDeadlineMilliseconds: Int
+    /// Of requests that say nothing else.
+    package let consistency: Consistency.Level
+    /// How many replicas answer a read, or hold a write, before the client hears of it; nil: a majority.
+    package let readQuorum: Int?
+    package let writeQuorum: Int?
+    /// How often this node compares what it holds with other replicas; 0: only after one has been away.
+    package let repairSeconds: Int
     /// How long a leaving worker waits for its connections.
     package let drainSeconds: Int
+    /// etcd's members, between commas, which keep the ring for all nodes; nil: the nodes agree among themselves.
+    package let etcd: String?
+    /// What this cluster's keys in etcd begin with.
+    package let etcdPrefix: String
     package let logLevel: Logger.Level
     package let logFormat: LogFormat
     package let allowFailpoints: Bool
@@ -51,9 +68,28 @@ package struct ServerConfiguration: Sendable, Hashable, Codable {
         self.stateDirectory =
             try found.parsed(.stateDirectory, as: "an absolute path", { $0.hasPrefix("/") ? $0 : nil })
             ?? "/var/lib/kvserver"
+        self.snapshotSeconds = try found.number(.snapshotSeconds, in: 0...86_400) ?? 60
+        self.appendLog = try found.parsed(.appendLog, as: "true or false", { Bool($0) }) ?? false
+        if appendLog, snapshotSeconds == 0 {
+            throw ConfigurationError(
+                "appendLog needs snapshots, which cut the log off: snapshotSeconds is 0, and it would grow without end")
+        }
         self.requestDeadlineMilliseconds =
             try found.number(.requestDeadlineMilliseconds, in: 100...60_000) ?? 1000
+        self.consistency =
+            try found.parsed(.consistency, as: "strict or sloppy", { Consistency.Level(rawValue: $0) }) ?? .sloppy
+        self.readQuorum = try found.number(.readQuorum, in: 1...Limits.replicas)
+        self.writeQuorum = try found.number(.writeQuorum, in: 1...Limits.replicas)
+        self.repairSeconds = try found.number(.repairSeconds, in: 0...86_400) ?? 60
         self.drainSeconds = try found.number(.drainSeconds, in: 0...3600) ?? 10
+        self.etcd = try found.parsed(
+            .etcd, as: "a list of etcd's members between commas, each once, as http://10.0.0.2:2379",
+            { EtcdEndpoint.list($0) == nil ? nil : $0 })
+        let etcdPrefix = try found.parsed(
+            .etcdPrefix, as: "a prefix for keys: / and then letters, digits, / - _ . and no / at its end",
+            { ServerConfiguration.isPrefix($0) ? $0 : nil })
+        if etcdPrefix != nil, etcd == nil { throw ConfigurationError("etcdPrefix is set, and etcd is not") }
+        self.etcdPrefix = etcdPrefix ?? "/kvserver"
         self.logLevel =
             try found.parsed(
                 .logLevel, as: "one of trace, debug, info, notice, warning, error",
@@ -70,6 +106,11 @@ package struct ServerConfiguration: Sendable, Hashable, Codable {
         if failpointsFile != nil, !allowFailpoints {
             throw ConfigurationError("failpointsFile is for tests: it needs allowFailpoints")
         }
+    }
+
+    private static func isPrefix(_ text: String) -> Bool {
+        guard text.hasPrefix("/"), !text.hasSuffix("/"), text.utf8.count <= 128 else { return false }
+        return text.allSatisfy { $0.isASCII && ($0.isLetter || $0.isNumber || "/-_.".contains($0)) }
     }
 
     // MARK: From the supervisor to its workers

@@ -3,6 +3,7 @@
 private import Glibc
 private import HashRing
 package import Logging
+private import Memcached
 
 /// The process that owns the listening socket and its workers' lives, and touches no pair: it performs what
 /// `SupervisorStateMachine` decides. One thread, one loop: wait for a signal, listen to the workers, look at the time.

@@ -1,6 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
 
 private import Glibc
+private import Memcached
 
 /// Tells systemd how the service is, by the protocol of sd_notify(3): one datagram to the unix socket that
 /// `NOTIFY_SOCKET` names. Without one, says nothing.
@@ -69,14 +70,4 @@ package struct SystemdNotifier: Sendable {
         let length = MemoryLayout<sa_family_t>.size + bytes.count + (isAbstract ? 0 : 1)
         return (address, socklen_t(length))
     }
-}
-
-package enum MonotonicClock {
-    package static func microseconds() -> Int64 {
-        var time = timespec()
-        clock_gettime(CLOCK_MONOTONIC, &time)
-        return Int64(time.tv_sec) * 1_000_000 + Int64(time.tv_nsec) / 1000
-    }
-
-    package static func milliseconds() -> Int64 { microseconds() / 1000 }
 }

@@ -1,5 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0
 
+import Cluster
 import HashRing
 import KeyValue
 import NIOCore
@@ -15,5 +16,13 @@ enum QuorumFixtures {
     static func envelope(_ time: UInt64) -> Envelope {
         guard let key = Key("k") else { preconditionFailure("not empty") }
         return Envelope(key: key, storedKey: StoredKey(key), value: ByteBuffer(integer: time), version: version(time))
+    }
+}
+
+extension QuorumWrite {
+    /// An answer to whichever phase runs.
+    mutating func received(_ outcome: Outcome, from node: NodeID) -> Action {
+        let action = receivedVersion(outcome, from: node)
+        return action == .wait ? receivedAcknowledgement(outcome, from: node) : action
     }
 }

@@ -1,6 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
 
 import HTTPFront
+import TestSupport
 import Testing
 
 @Suite("The order of a connection's requests")

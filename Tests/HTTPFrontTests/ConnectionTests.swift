@@ -4,6 +4,7 @@ import HTTPFront
 import KeyValue
 import NIOCore
 import NIOEmbedded
+import TestSupport
 import Testing
 
 @Suite("One connection")

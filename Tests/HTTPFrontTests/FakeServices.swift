@@ -35,13 +35,25 @@ final class FakeData: DataService {
 
     func valueLimit(for storedKey: StoredKey, of key: Key) -> Int { itemBytes - Limits.itemOverheadBytes }
 
-    func read(_ key: Key, completion: @escaping (Result<Envelope?, OperationFailure>) -> Void) {
+    /// What the latest request asked for.
+    private(set) var wanted: Consistency?
+
+    func consistency(_ level: Consistency.Level?, quorum: Int?, isWrite: Bool) -> Consistency {
+        Consistency(level ?? .sloppy, quorum: quorum)
+    }
+
+    func read(
+        _ key: Key, _ consistency: Consistency?, completion: @escaping (Result<Envelope?, OperationFailure>) -> Void
+    ) {
+        wanted = consistency
         perform { completion($0.map { self.pairs[key] }) }
     }
 
     func write(
-        _ key: StoredKey, _ envelope: Envelope, completion: @escaping (Result<Version, OperationFailure>) -> Void
+        _ key: StoredKey, _ envelope: Envelope, _ consistency: Consistency?,
+        completion: @escaping (Result<Version, OperationFailure>) -> Void
     ) {
+        wanted = consistency
         perform { result in
             completion(
                 result.map {
@@ -49,6 +61,18 @@ final class FakeData: DataService {
                     return self.pairs[self.name(key, envelope)]!.version
                 })
         }
+    }
+
+    func write(
+        _ key: StoredKey, _ envelope: Envelope, if precondition: Precondition, _ consistency: Consistency?,
+        completion: @escaping (Result<Version, OperationFailure>) -> Void
+    ) {
+        let held = pairs[name(key, envelope)]
+        guard failure == nil, precondition.verdict(on: held, atMilliseconds: wallMilliseconds) != .met else {
+            return write(key, envelope, consistency, completion: completion)
+        }
+        let isGone = held?.isGone(atMilliseconds: wallMilliseconds) ?? true
+        completion(.failure(.preconditionFailed(held: isGone ? .none : held?.version ?? .none)))
     }
 
     func readHere(_ key: Key, completion: @escaping (Result<Envelope?, OperationFailure>) -> Void) {
@@ -105,7 +129,7 @@ actor FakeOperators: OperatorService {
     var error: OperatorError?
     var installed: [Ring] = []
     var standbys: [NodeID] = []
-    var changes: [RingChange] = []
+    var changes: [ChangeRequest] = []
     var batches: [[(key: Key, value: ByteBuffer)]] = []
     /// Fails once all batches were handed over.
     var breaksOff = false
@@ -117,15 +141,18 @@ actor FakeOperators: OperatorService {
         self.breaksOff = breaksOff
     }
 
-    func install(_ ring: Ring, standbys: [NodeID]) async throws(OperatorError) {
+    func install(_ ring: Ring, replicas: Int, standbys: [NodeID]) async throws(OperatorError) {
         if let error { throw error }
         installed.append(ring)
         self.standbys = standbys
     }
 
-    func change(_ change: RingChange) async throws(OperatorError) {
+    func change(_ request: ChangeRequest, isForced: Bool, without gone: Set<NodeID>) async throws(OperatorError)
+        -> String?
+    {
         if let error { throw error }
-        changes.append(change)
+        changes.append(request)
+        return isForced ? (["forced"] + gone.sorted().map(\.description)).joined(separator: " without ") : nil
     }
 
     func abortChange() async throws(OperatorError) { if let error { throw error } }

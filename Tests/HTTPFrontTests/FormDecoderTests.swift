@@ -2,6 +2,7 @@
 
 import HTTPFront
 import NIOCore
+import TestSupport
 import Testing
 
 @Suite("A form's or query's fields")

@@ -159,14 +159,23 @@ struct LiveTests {
         #expect(await live.operators.standbys == [node("127.0.0.1:3")])
         #expect(await client.ask(getRequest("/add_node/5000/127.0.0.1:9"))?.text == "OK")
         #expect(await client.ask(postRequest("/remove_node/127.0.0.1:9", "x=y"))?.text == "OK")
+        let forced = getRequest("/remove_node/127.0.0.1:9?force=1&without=127.0.0.1:7,127.0.0.1:8")
+        #expect(await client.ask(forced)?.text == "OK; forced without 127.0.0.1:7 without 127.0.0.1:8\n")
+        #expect(await client.ask(getRequest("/add_node/auto/127.0.0.1:9"))?.text == "OK")
+        #expect(await client.ask(postRequest("/add_node/auto/[::1]:9?positions=64", ""))?.text == "OK")
         #expect(await client.ask(postRequest("/abort_change", ""))?.text == "OK")
         #expect(await client.ask(getRequest("/clear_cache"))?.text == "OK")
         #expect(await client.ask(getRequest("/status"))?.text == "{\"epoch\":3}")
         #expect(await client.ask(postRequest("/peer/echo", "hello"))?.text == "hello")
         #expect(await client.ask(postRequest("/peer/other", "hello"))?.status == 404)
         let changes = await live.operators.changes
+        let other = node("127.0.0.1:9")
         #expect(
-            changes == [.add(node: node("127.0.0.1:9"), position: Position(5000)!), .remove(node: node("127.0.0.1:9"))])
+            changes == [
+                .exactly(.add(node: other, positions: [Position(5000)!])), .exactly(.remove(node: other)),
+                .exactly(.remove(node: other)),
+                .addAnywhere(other, count: nil), .addAnywhere(node("[::1]:9"), count: 64),
+            ])
         try await live.end()
     }
 
@@ -178,6 +187,11 @@ struct LiveTests {
         for (error, status, outcome, text) in [
             (OperatorError.refused(.alreadyMember(other, at: [Position(7)!])), 409, "not-applied", "\(other)"),
             (.refused(.positionTaken(Position(7)!, by: other)), 409, "not-applied", "\(other)"),
+            (
+                .refused(.alreadyMember(other, at: [Position(7)!, Position(9)!])), 409, "not-applied",
+                "2 positions: 7, 9"
+            ),
+            (.refused(.notEnoughPositions(free: 3)), 409, "not-applied", "3 of"),
             (.refused(.unknownNode(other)), 404, "not-applied", "\(other)"),
             (.refused(.lastNode(other)), 409, "not-applied", "\(other)"),
             (.busy("adding \(other)\nis under way"), 409, "not-applied", "\(other)"),

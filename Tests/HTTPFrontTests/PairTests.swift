@@ -5,6 +5,7 @@ import HTTPFront
 import HashRing
 import KeyValue
 import NIOCore
+import TestSupport
 import Testing
 
 @Suite("Pairs over HTTP")
@@ -104,6 +105,60 @@ struct PairTests {
         #expect(following?.text == "alive\n")
     }
 
+    @Test(
+        "a request says how much it relies on",
+        arguments: [
+            ("", nil), ("&consistency=strict", Consistency.strict),
+            ("&consistency=sloppy&r=2&w=1", .init(.sloppy, quorum: 2)),
+            ("&r=9", .init(.sloppy, quorum: 9)),
+        ])
+    func consistencyOfAReading(_ query: String, _ wanted: Consistency?) throws {
+        let connection = try TestConnection()
+        #expect(connection.ask(getRequest("/route?key=a" + query))?.status == 404)
+        #expect(connection.data.wanted == wanted)
+    }
+
+    @Test("a write says it in its query, not in its form")
+    func consistencyOfAWrite() throws {
+        let connection = try TestConnection()
+        #expect(connection.ask(postRequest("/route?w=3&r=1", "key=a&val=1&w=2"))?.status == 200)
+        #expect(connection.data.wanted == Consistency(.sloppy, quorum: 3))
+        #expect(connection.ask(postRequest("/route", "key=a&val=1&w=2"))?.status == 200)
+        #expect(connection.data.wanted == nil)
+    }
+
+    @Test(
+        "what it can't rely on is refused",
+        arguments: ["consistency=much", "consistency=", "consistency=%", "r=0", "r=10", "r=two", "r=%zz", "r="])
+    func badConsistency(_ field: String) throws {
+        let connection = try TestConnection()
+        let answer = try #require(connection.ask(getRequest("/route?key=a&" + field)))
+        #expect((answer.status, answer.outcome) == (400, "not-applied"))
+    }
+
+    /// HTTP lets them stand there; the decoder leaves them in the value, and the body was taken for endless (413).
+    @Test("blanks behind a length are no part of it", arguments: ["5 ", " 005  "])
+    func blanksBehindALength(_ length: String) throws {
+        let connection = try TestConnection()
+        // The first byte by itself, so that the decoder reads it.
+        connection.send("P")
+        connection.collect()
+        connection.send("OST /route HTTP/1.1\r\nHost: kv\r\nContent-Length: \(length)\r\n\r\nkey=a")
+        connection.collect()
+        let next = connection.parser.next()
+        let answer = try #require(next)
+        #expect(answer.status == 400 && answer.text.hasPrefix("The form needs a value"))
+    }
+
+    @Test("a write that too few hold says how many do")
+    func tooFew() throws {
+        let connection = try TestConnection()
+        connection.data.failure = .tooFewHold(1, of: 2, .nodeUnreachable)
+        let answer = try #require(connection.ask(postRequest("/route", "key=a&val=1")))
+        #expect((answer.status, answer.outcome, answer.headers["retry-after"]) == (503, "unknown", "1"))
+        #expect(answer.text.hasPrefix("Stored by 1 of the 2 replicas"))
+    }
+
     @Test("each failure of the store has its status and outcome", arguments: OperationFailure.Reason.allCases)
     func failures(_ reason: OperationFailure.Reason) throws {
         for (failure, outcome) in [
@@ -112,7 +167,10 @@ struct PairTests {
             let connection = try TestConnection()
             connection.data.failure = failure
             let answer = try #require(connection.ask(postRequest("/route", "key=a&val=1")))
-            let wanted = reason == .outOfMemory ? 507 : reason == .tooLarge ? 413 : 503
+            let wanted =
+                [
+                    OperationFailure.Reason.outOfMemory: 507, .logFailed: 507, .tooLarge: 413, .tooFewReplicas: 400,
+                ][reason] ?? 503
             #expect((answer.status, answer.outcome) == (wanted, outcome))
             #expect(answer.headers["retry-after"] == (wanted == 503 ? "1" : nil))
             #expect(answer.text.hasSuffix("\n") && answer.text.split(separator: "\n").count == 1)
@@ -200,11 +258,32 @@ struct RefusalTests {
                 "ring with a bad standby",
                 ring("{\"nodes\":[{\"ip\":\"127.0.0.1:1\",\"key\":1}],\"standbys\":[\"x\"]}"), 400
             ),
+            (
+                "ring without replicas",
+                ring("{\"nodes\":[{\"ip\":\"127.0.0.1:1\",\"key\":1}],\"replicas\":0}"), 400
+            ),
+            (
+                "ring of too many replicas",
+                ring("{\"nodes\":[{\"ip\":\"127.0.0.1:1\",\"key\":1}],\"replicas\":10}"), 400
+            ),
             ("ring of deep arrays", ring(String(repeating: "[", count: 10_000)), 400),
             ("bad position", getRequest("/add_node/10000/127.0.0.1:1"), 400),
             ("no position", getRequest("/add_node//127.0.0.1:1"), 400), ("no node", getRequest("/add_node/5000"), 400),
             ("bad node", getRequest("/add_node/5000/localhost:1"), 400),
+            ("bad node for auto", getRequest("/add_node/auto/localhost:1"), 400),
+            ("auto alone", getRequest("/add_node/auto"), 400),
+            ("auto for two", getRequest("/add_node/auto/1/1.1.1.1:1"), 400),
+            ("auto in capitals", getRequest("/add_node/AUTO/127.0.0.1:1"), 400),
+            ("no positions", getRequest("/add_node/auto/127.0.0.1:1?positions=0"), 400),
+            ("empty positions", getRequest("/add_node/auto/127.0.0.1:1?positions="), 400),
+            ("257 positions", getRequest("/add_node/auto/127.0.0.1:1?positions=257"), 400),
+            ("1000 positions", getRequest("/add_node/auto/127.0.0.1:1?positions=1000"), 400),
+            ("signed positions", getRequest("/add_node/auto/127.0.0.1:1?positions=-8"), 400),
+            ("positions in words", getRequest("/add_node/auto/127.0.0.1:1?positions=ten"), 400),
+            ("broken positions", getRequest("/add_node/auto/127.0.0.1:1?positions=%8"), 400),
             ("encoded node", getRequest("/add_node/5000/127.0.0.1%3A1"), 400),
+            ("without others, not forced", getRequest("/remove_node/127.0.0.1:9?without=127.0.0.1:8"), 400),
+            ("without what is no node", getRequest("/remove_node/127.0.0.1:9?force=1&without=127.0.0.1:8,x"), 400),
             ("bad node to remove", getRequest("/remove_node/everything"), 400),
             ("peer call of an odd name", postRequest("/peer/Odd", ""), 404),
         ]

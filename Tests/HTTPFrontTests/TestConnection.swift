@@ -147,20 +147,3 @@ func getRequest(_ target: String, _ headers: String = "") -> String {
 func postRequest(_ target: String, _ body: String, _ headers: String = "") -> String {
     "POST \(target) HTTP/1.1\r\nHost: kv\r\nContent-Length: \(body.utf8.count)\r\n\(headers)\r\n\(body)"
 }
-
-/// A random number generator that a seed repeats (SplitMix64).
-struct SeededGenerator: RandomNumberGenerator {
-    private var state: UInt64
-
-    init(seed: UInt64) { state = seed }
-
-    mutating func next() -> UInt64 {
-        state &+= 0x9E37_79B9_7F4A_7C15
-        var mixed = state
-        mixed = (mixed ^ (mixed >> 30)) &* 0xBF58_476D_1CE4_E5B9
-        mixed = (mixed ^ (mixed >> 27)) &* 0x94D0_49BB_1331_11EB
-        return mixed ^ (mixed >> 31)
-    }
-
-    mutating func bytes(_ count: Int) -> [UInt8] { (0..<count).map { _ in UInt8.random(in: 0...255, using: &self) } }
-}

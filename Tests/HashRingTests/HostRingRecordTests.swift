@@ -96,4 +96,21 @@ struct HostRingRecordTests {
         #expect(install(HostRingRecordTests.other, at: 5000) == .busy)
         #expect(record.epoch == Epoch(9))
     }
+
+    @Test func anotherClustersDocumentsAreNotTaken() throws {
+        let node = try #require(NodeID("10.0.0.1:1"))
+        let position = try #require(Position(5))
+        let ring = try #require(Ring(seats: [.init(position: position, node: node)]))
+        let ours = RingDocument(epoch: Epoch(3), cluster: "a", ring: ring)
+        let theirs = RingDocument(epoch: Epoch(9), cluster: "b", ring: ring)
+        var record = HostRingRecord(document: ours)
+        _ = record.promise(to: "driver", nowMilliseconds: 0, lifeMilliseconds: 1000)
+        #expect(record.isForeign(theirs))
+        let isNews = record.learn(theirs)
+        let answer = record.announce(theirs, by: "driver")
+        #expect(!isNews && answer == .overtaken && record.document == ours)
+        var empty = HostRingRecord()
+        let isFirst = empty.learn(theirs)
+        #expect(isFirst && !empty.isForeign(theirs))
+    }
 }

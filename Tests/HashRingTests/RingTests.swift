@@ -78,34 +78,6 @@ struct RingTests {
         }
     }
 
-    @Test(arguments: 0..<16, [1, 2, 3])
-    func movePlans(seed: Int, replicas: Int) throws {
-        let from = RingTests.ring(seed: seed, seats: seed % 5 + 1, nodes: 4)
-        let to = RingTests.ring(seed: seed + 100, seats: (seed + 2) % 5 + 1, nodes: 4)
-        let plan = MovePlan(from: from, to: to, replicas: replicas)
-        var count = 0
-        for slot in Slot.all {
-            let old = from.preferenceList(of: slot, count: replicas)
-            let new = to.preferenceList(of: slot, count: replicas)
-            let gainers = new.filter { !old.contains($0) }
-            let leavers = old.filter { !new.contains($0) }
-            let losers = gainers.isEmpty ? [] : leavers.isEmpty ? Array(old.prefix(1)) : leavers
-            for node in Set(old + new) {
-                #expect(plan.gainers(of: slot, from: node) == (losers.contains(node) ? gainers : []))
-            }
-            count += gainers.isEmpty ? 0 : 1
-        }
-        #expect(plan.slotCount == count)
-        #expect(
-            Set(plan.moves.flatMap(\.losers)) == Set(plan.losers)
-                && Set(plan.moves.flatMap(\.gainers)) == Set(plan.gainers))
-        for (left, right) in zip(plan.moves, plan.moves.dropFirst()) {
-            #expect(left.slots.upperBound < right.slots.lowerBound)
-            let isJoined = left.slots.upperBound + 1 == right.slots.lowerBound
-            #expect(!isJoined || left.losers != right.losers || left.gainers != right.gainers)
-        }
-    }
-
     @Test(arguments: 0..<6, RingTransition.Step.allCases)
     func routingTables(seed: Int, step: RingTransition.Step) throws {
         let from = RingTests.ring(seed: seed, seats: 3, nodes: 3)

@@ -24,7 +24,7 @@ struct RingTransitionTests {
             if let bystander { seats.append(.init(position: positions[2], node: bystander)) }
             let ring = try #require(Ring(seats: seats))
             (machine, actions) = try Machine.beginning(
-                .add(node: gainer, position: positions[1]), id: "c",
+                .add(node: gainer, positions: [positions[1]]), id: "c",
                 document: RingDocument(epoch: Epoch(1), ring: ring),
                 generations: [loser: Generation(1), gainer: Generation(10)], nowMilliseconds: 0)
         }
@@ -68,6 +68,46 @@ struct RingTransitionTests {
             finish(.copy)
             adopt()
             finish(.verify)
+        }
+    }
+
+    /// With one copy, and the only node that was to get it gone for good, the loser keeps it.
+    @Test(arguments: [RingTransition.Step.copying, .crossing, .settling])
+    func whatNobodyIsLeftToHoldStaysWhereItIs(_ step: RingTransition.Step) throws {
+        var fixture = try Fixture()
+        let ring = fixture.machine.document.ring
+        fixture.prepare()
+        if step != .copying {
+            fixture.adopt()
+            fixture.finish(.copy)
+        }
+        if step == .settling {
+            fixture.adopt()
+            fixture.finish(.verify)
+        }
+        #expect(fixture.step == step)
+        fixture.hear(.absent(fixture.gainer))
+        #expect(fixture.machine.document.transition?.hasSettled == false)
+        for _ in 0..<6 {
+            fixture.hear(.adopted(fixture.loser, fixture.epoch, Generation(1)))
+            #expect(
+                !fixture.actions.contains { if case .run(.clean, fixture.loser, _, _) = $0 { true } else { false } })
+        }
+        let document = fixture.machine.document
+        #expect(document.transition == nil && document.ring == ring && document.lastChange?.outcome == .aborted)
+        #expect(document.lastChange?.reason.contains("slots would have been left to 10.0.0.2:1") == true)
+    }
+
+    @Test func nothingBeginsThatWouldLeaveSlotsToNobody() throws {
+        let nodes = (1...3).compactMap { NodeID("10.0.0.\($0):1") }
+        let seats = try nodes.enumerated().map {
+            Ring.Seat(position: try #require(Position(3000 * $0.offset)), node: $0.element)
+        }
+        let document = RingDocument(epoch: Epoch(1), ring: try #require(Ring(seats: seats)))
+        #expect(throws: RingChangeError.nobodyLeft(slots: 3000)) {
+            try Machine.beginning(
+                .remove(node: nodes[1]), id: "c", document: document, generations: [:], absent: [nodes[2]],
+                nowMilliseconds: 0)
         }
     }
 
@@ -310,5 +350,81 @@ struct RingTransitionTests {
         #expect(fixture.actions == [.end(.overtaken)])
         fixture.adopt()
         #expect(fixture.actions == [])
+    }
+
+    // MARK: Who is gone for good
+
+    /// Three nodes hold everything, one of them is gone: the others are each other's source, and their word counts.
+    @Test func aDeadNodeIsRemovedByTheOthersWord() throws {
+        let nodes = try (1...3).map { try #require(NodeID("10.0.0.\($0):1")) }
+        let seats = try nodes.enumerated().map {
+            Ring.Seat(position: try #require(Position($0.offset * 3000 + 999)), node: $0.element)
+        }
+        let ring = try #require(Ring(seats: seats))
+        let start = RingDocument(epoch: Epoch(7), ring: ring, replicas: 3)
+        var (machine, actions) = try Machine.beginning(
+            .remove(node: nodes[2]), id: "c", document: start,
+            generations: [nodes[0]: Generation(1), nodes[1]: Generation(2)], absent: [nodes[2]], nowMilliseconds: 0)
+        #expect(actions == nodes[..<2].map { .run(.clean, on: $0, under: start, afterMilliseconds: 0) })
+        for (index, node) in nodes[..<2].enumerated() {
+            let report = Machine.JobReport(generation: Generation(UInt64(index + 1)), gainers: [])
+            actions = machine.handle(.jobDone(node, .clean, Epoch(7), report), nowMilliseconds: 0)
+        }
+        #expect(machine.losers == Set(nodes[..<2]))
+        // Whatever the dead one may have accepted alone is older.
+        #expect(machine.document.epoch > Epoch(8))
+        #expect(machine.document.transition?.absent == [nodes[2]])
+        func adopt() {
+            for (index, node) in nodes[..<2].enumerated() {
+                actions = machine.handle(
+                    .adopted(node, machine.document.epoch, Generation(UInt64(index + 1))), nowMilliseconds: 0)
+            }
+        }
+        func finish(_ job: Machine.Job) {
+            for (index, node) in nodes[..<2].enumerated() {
+                let other = RingTransition.Fence(node: nodes[1 - index], generation: Generation(UInt64(2 - index)))
+                let report = Machine.JobReport(generation: Generation(UInt64(index + 1)), gainers: [other])
+                actions = machine.handle(.jobDone(node, job, machine.document.epoch, report), nowMilliseconds: 0)
+            }
+        }
+        adopt()
+        #expect(actions.contains { if case .run(.copy, _, _, _) = $0 { true } else { false } })
+        finish(.copy)
+        adopt()
+        finish(.verify)
+        #expect(machine.document.transition?.step == .settling)
+        adopt()
+        adopt()
+        #expect(machine.document.transition?.step == .cleaning, "nobody waited for the dead one")
+        adopt()
+        finish(.clean)
+        #expect(machine.document.transition == nil && machine.document.ring == ring.removing(nodes[2]))
+        #expect(machine.document.standbys == [nodes[2]], "should it come back, it is told")
+    }
+
+    /// The gainer dies where there is no way down: an operator has the change go on without it.
+    @Test func aChangeGoesOnWithoutAGainerThatIsGone() throws {
+        let nodes = try (1...3).map { try #require(NodeID("10.0.0.\($0):1")) }
+        let seats = try nodes[..<2].enumerated().map {
+            Ring.Seat(position: try #require(Position($0.offset * 3000 + 999)), node: $0.element)
+        }
+        let document = RingDocument(epoch: Epoch(1), ring: try #require(Ring(seats: seats)), replicas: 3)
+        let change = RingChange.add(node: nodes[2], positions: [try #require(Position(8000))])
+        let target = try change.applied(to: document.ring)
+        let settling = RingTransition(
+            id: "c", change: change, from: document.ring, to: target, step: .settling, hasSettled: true)
+        var (machine, _) = Machine.resuming(
+            RingDocument(epoch: Epoch(4), ring: target, replicas: 3, transition: settling), nowMilliseconds: 0)
+        #expect(!machine.canAbort && machine.canGoOn(without: nodes[2]))
+        let actions = machine.handle(.absent(nodes[2]), nowMilliseconds: 0)
+        #expect(machine.document.transition?.step == .crossing, "some may have read from the new side alone")
+        #expect(machine.document.transition?.absent == [nodes[2]])
+        #expect(!machine.canAbort && !machine.canGoOn(without: nodes[2]))
+        #expect(machine.losers.isDisjoint(with: [nodes[2]]))
+        #expect(
+            actions.allSatisfy {
+                if case .announce(_, let node, _) = $0 { machine.losers.contains(node) } else { false }
+            })
+        #expect(machine.handle(.absent(nodes[2]), nowMilliseconds: 0).isEmpty, "once is enough")
     }
 }

@@ -27,11 +27,16 @@ struct ServerConfigurationTests {
         #expect(settled.logLevel == .debug)
         #expect(settled.requestDeadlineMilliseconds == 1000)
         #expect(settled.memcached == "/run/kvserver/memcached.sock")
+        #expect(settled.snapshotSeconds == 60)
+        #expect(!settled.appendLog)
+        #expect(settled.etcd == nil)
     }
 
     @Test("the environment's names follow from the file's")
     func environmentNames() {
         #expect(Setting.node.environmentName == "KVSERVER_NODE")
+        #expect(Setting.snapshotSeconds.environmentName == "KVSERVER_SNAPSHOT_SECONDS")
+        #expect(Setting.appendLog.environmentName == "KVSERVER_APPEND_LOG")
         #expect(Setting.requestDeadlineMilliseconds.environmentName == "KVSERVER_REQUEST_DEADLINE_MILLISECONDS")
     }
 
@@ -45,8 +50,21 @@ struct ServerConfigurationTests {
             (#"{"node": "127.0.0.1:5000", "workers": 2.5}"#, "workers is not a whole number"),
             (#"{"node": "127.0.0.1:5000", "workers": [2]}"#, "workers: neither text nor a number"),
             (#"{"node": "127.0.0.1:5000", "stateDirectory": "state"}"#, "stateDirectory is not an absolute path"),
+            (#"{"node": "127.0.0.1:5000", "snapshotSeconds": -1}"#, "snapshotSeconds is not a whole number from 0"),
+            (#"{"node": "127.0.0.1:5000", "appendLog": 1}"#, "appendLog is not true or false: '1'"),
+            (
+                #"{"node": "127.0.0.1:5000", "appendLog": true, "snapshotSeconds": 0}"#,
+                "appendLog needs snapshots, which cut the log off"
+            ),
             (#"{"node": "127.0.0.1:5000", "logFormat": "xml"}"#, "logFormat is not text or json: 'xml'"),
             (#"{"node": "127.0.0.1:5000", "memcached": "nowhere"}"#, "memcached is not a unix socket's path"),
+            (#"{"node": "127.0.0.1:5000", "etcd": "127.0.0.1:2379"}"#, "etcd is not a list of etcd's members"),
+            (#"{"node": "127.0.0.1:5000", "etcd": "http://a:1,http://a:1"}"#, "etcd is not a list of etcd's members"),
+            (#"{"node": "127.0.0.1:5000", "etcdPrefix": "/a"}"#, "etcdPrefix is set, and etcd is not"),
+            (
+                #"{"node": "127.0.0.1:5000", "etcd": "http://a:1", "etcdPrefix": "a/"}"#,
+                "etcdPrefix is not a prefix for keys"
+            ),
             (#"{"node": "127.0.0.1:5000", "clockOffsetMilliseconds": 5}"#, "needs allowFailpoints"),
             (#"{"node": "127.0.0.1:5000""#, "kvserver.json is not a JSON object of settings"),
             (#"["node"]"#, "kvserver.json is not a JSON object of settings"),

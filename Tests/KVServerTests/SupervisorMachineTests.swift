@@ -1,6 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
 
 import Supervision
+import TestSupport
 import Testing
 
 /// Lets time pass for the machine, and keeps book of the processes it believes in: a slot must never be given away
@@ -308,7 +309,7 @@ struct SupervisorMachineTests {
 
     @Test("whatever happens, slots are kept apart and all comes to rest", arguments: 0..<200)
     func randomLife(_ seed: UInt64) {
-        var random = SplitMix(seed: seed)
+        var random = SeededGenerator(seed: seed)
         let count = Int.random(in: 1...6, using: &random)
         var world = SupervisorWorld(workers: count)
         var wanted = count
@@ -339,20 +340,5 @@ struct SupervisorMachineTests {
         world.pass(2000)
         for slot in world.living.keys.sorted() { world.end(slot) }
         #expect(world.isFinished)
-    }
-}
-
-/// A generator whose numbers follow from its seed.
-struct SplitMix: RandomNumberGenerator {
-    private var state: UInt64
-
-    init(seed: UInt64) { state = seed }
-
-    mutating func next() -> UInt64 {
-        state &+= 0x9e37_79b9_7f4a_7c15
-        var mixed = state
-        mixed = (mixed ^ mixed >> 30) &* 0xbf58_476d_1ce4_e5b9
-        mixed = (mixed ^ mixed >> 27) &* 0x94d0_49bb_1331_11eb
-        return mixed ^ mixed >> 31
     }
 }

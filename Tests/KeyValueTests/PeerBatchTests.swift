@@ -9,11 +9,13 @@ struct PeerBatchTests {
     private static func batch(_ random: inout SeededBytes) -> PeerBatch {
         let operations = (0..<Int.random(in: 0...12, using: &random)).compactMap { _ -> KeyValue.Operation? in
             guard let (key, envelope) = EnvelopeTests.random(&random, largest: 60) else { return nil }
-            let stored = StoredKey(key)
-            switch Int.random(in: 0..<4, using: &random) {
+            let stored = Bool.random(using: &random) ? StoredKey(key) : StoredKey(key).hint
+            switch Int.random(in: 0..<6, using: &random) {
             case 0: return .read(stored)
             case 1: return .readVersion(stored)
             case 2: return .stamp(stored, envelope)
+            case 4: return .heldVersion(stored)
+            case 3: return .replace(stored, envelope, over: EnvelopeTests.version(&random))
             default: return .apply(stored, envelope)
             }
         }
@@ -24,7 +26,7 @@ struct PeerBatchTests {
         let outcomes = (0..<Int.random(in: 0...12, using: &random)).map { _ -> Outcome in
             let version = Version(time: random.next(), writer: UInt32(truncatingIfNeeded: random.next()))
             let reason = OperationFailure.Reason.allCases.randomElement(using: &random) ?? .deadline
-            switch Int.random(in: 0..<8, using: &random) {
+            switch Int.random(in: 0..<9, using: &random) {
             case 0: return .record(EnvelopeTests.random(&random, largest: 60)?.envelope)
             case 1: return .record(nil)
             case 2: return .version(version)
@@ -32,6 +34,7 @@ struct PeerBatchTests {
             case 4: return .applied(newest: version)
             case 5: return .failed(.notApplied(reason))
             case 6: return .failed(.outcomeUnknown(reason))
+            case 7: return .failed(.preconditionFailed(held: version))
             default: return .failed(.staleRing)
             }
         }
@@ -129,7 +132,17 @@ struct PeerBatchTests {
             PeerBatchCodec.encode(
                 PeerBatch(epoch: Epoch(1), clock: 1, operations: [.apply(StoredKey(key), envelope)]), into: &request)
             #expect(((try? PeerBatchCodec.decodeRequest(&request)) != nil) == isTaken)
-            for outcome in [Outcome.record(envelope), .version(version), .stored(version), .applied(newest: version)] {
+            var plain = envelope
+            plain.stamp(.none)
+            request.clear()
+            PeerBatchCodec.encode(
+                PeerBatch(epoch: Epoch(1), clock: 1, operations: [.replace(StoredKey(key), plain, over: version)]),
+                into: &request)
+            #expect(((try? PeerBatchCodec.decodeRequest(&request)) != nil) == isTaken)
+            for outcome in [
+                Outcome.record(envelope), .version(version), .stored(version), .applied(newest: version),
+                .failed(.preconditionFailed(held: version)),
+            ] {
                 var answer = ByteBuffer()
                 PeerBatchCodec.encode(
                     PeerBatchAnswer(epoch: Epoch(1), generation: Generation(1), clock: 1, outcomes: [outcome]),

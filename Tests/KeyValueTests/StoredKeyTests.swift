@@ -59,6 +59,20 @@ struct StoredKeyTests {
     ])
     func noStoredKey(_ text: String) { #expect(StoredKey(stored: Array(text.utf8)) == nil) }
 
+    /// A hint's key says everything that the pair's does, and none is taken for the other.
+    @Test(arguments: 0..<10)
+    func hintsHaveKeysOfTheirOwn(seed: UInt64) throws {
+        var random = SeededBytes(seed)
+        for count in [1, 20, 234, 235, 4096] {
+            let pair = StoredKey(try #require(Key(random.bytes(count))))
+            let hint = pair.hint
+            #expect(hint != pair && hint.isHint && !pair.isHint && hint.bytes.first == UInt8(ascii: "h"))
+            #expect(hint.pair == pair && hint.hint == hint && pair.pair == pair)
+            #expect(hint.slot == pair.slot && hint.isDigest == pair.isDigest && hint.clientKey == pair.clientKey)
+            #expect(StoredKey(stored: hint.bytes) == hint)
+        }
+    }
+
     @Test func storedKeysAreBounded() {
         let prefix = Array("d0001:".utf8)
         #expect(StoredKey(stored: prefix + [UInt8](repeating: 97, count: 244)) != nil)

@@ -25,14 +25,15 @@ struct Rig: Sendable {
     /// Runs `body` with the memcached at this path and ends the threads afterwards.
     /// - Parameter isStamped: whether memcached gets the stamp that batches expect, unless it has one.
     static func run<Result>(
-        at path: String, writer: UInt32 = 1, isStamped: Bool = true, _ body: (Rig) async throws -> Result
+        at path: String, writer: UInt32 = 1, isStamped: Bool = true, log: (any StoredLog)? = nil,
+        _ body: (Rig) async throws -> Result
     ) async throws -> Result {
         let endpoint = MemcachedEndpoint.unixSocket(path: path)
         let settings = MemcachedSettingsCell()
         let clock = WorkerClock(writer: writer)
         let group = MultiThreadedEventLoopGroup(numberOfThreads: 1)
         let rig = Rig(
-            loop: group.next(), lanes: LaneGroup(endpoint, clock: clock, settings: settings),
+            loop: group.next(), lanes: LaneGroup(endpoint, clock: clock, settings: settings, log: log),
             control: ControlStore(endpoint, settings: settings), clock: clock)
         defer {
             rig.lanes.close()
@@ -62,10 +63,12 @@ struct Rig: Sendable {
 
     /// One batch, until its lane is done with it.
     func result(
-        of operations: [Operation], expecting stamp: HostStamp = Rig.stamp, within time: TimeAmount = .seconds(1)
+        of operations: [Operation], expecting stamp: HostStamp = Rig.stamp, within time: TimeAmount = .seconds(1),
+        isFromDisk: Bool = false
     ) async -> LaneBatchResult {
         await withCheckedContinuation { continuation in
-            let batch = LaneBatch(operations: operations, expected: stamp, deadline: .now() + time)
+            let batch = LaneBatch(
+                operations: operations, expected: stamp, deadline: .now() + time, isFromDisk: isFromDisk)
             _ = lanes.submit(batch, on: loop) { continuation.resume(returning: $0) }
         }
     }

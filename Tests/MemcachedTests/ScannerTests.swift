@@ -83,6 +83,19 @@ extension MemcachedTests {
             }
         }
 
+        @Test func pairsAndHintsAreListedApart() async throws {
+            try await Rig.withRealMemcached { memcached, rig in
+                let pairs = (0..<20).map { Pair("pair \($0)") }
+                let hints = pairs.prefix(7).map(\.key.hint)
+                _ = await rig.perform(pairs.map { .stamp($0.key, $0.envelope()) })
+                _ = await rig.perform(zip(hints, pairs).map { .stamp($0, $1.envelope()) })
+                let listed = try await scanner(memcached).scan { _ in true }.keys
+                #expect(Set((0..<listed.count).map { listed[$0] }) == Set(pairs.map(\.key)))
+                let kept = try await scanner(memcached).scan(.hint) { _ in true }.keys
+                #expect(Set((0..<kept.count).map { kept[$0] }) == Set(hints) && kept.itemBytes > 0)
+            }
+        }
+
         @Test func takesTheSlotsThatAreWantedAndNoOthers() async throws {
             try await RealMemcached.run { memcached in
                 let pairs = Pair.numbered(0..<20_000)

@@ -1,7 +1,9 @@
 // SPDX-License-Identifier: Apache-2.0
 
+import Cluster
 import HashRing
 import KeyValue
+import TestSupport
 
 /// Drives one ring change from one worker: the real `RingTransitionStateMachine`, its actions performed as
 /// `TransitionDriver` does.
@@ -50,9 +52,16 @@ final class Driver {
 
     private func tick() {
         after(200 * World.millisecond) {
-            if let wish = self.worker.host.memory.wish, wish.changeID == self.changeID, self.machine.canAbort {
-                self.world.reached(self.step == .copying ? .abortedWhileCopying : .abortedWhileCrossing)
-                self.handle(.abort(reason: wish.reason))
+            if let wish = self.worker.host.memory.wish, wish.changeID == self.changeID {
+                switch wish.want {
+                case .abort(let reason) where self.machine.canAbort:
+                    self.world.reached(self.step == .copying ? .abortedWhileCopying : .abortedWhileCrossing)
+                    self.handle(.abort(reason: reason))
+                case .goOn(let node) where self.machine.canGoOn(without: node):
+                    self.world.reached(.wentOnWithout)
+                    self.handle(.absent(node))
+                case .abort, .goOn: break
+                }
             }
             self.tick()
         }
@@ -67,7 +76,7 @@ final class Driver {
             let wasStopped = self.world.now > planned + World.second
             if nodes.isEmpty { self.renewLater() }
             for node in nodes {
-                Driver.promise(self.worker, node, self.holder, isRenewal: !isEstablished) { answer in
+                self.renew(node, mayAskAnew: isEstablished) { answer in
                     silent -= 1
                     guard !self.isOver else { return }
                     if answer?.heldBy != nil {
@@ -77,6 +86,17 @@ final class Driver {
                     if silent == 0 { self.renewLater() }
                 }
             }
+        }
+    }
+
+    /// A node that never promised, or whose memory has forgotten it, is asked anew.
+    private func renew(
+        _ node: NodeID, mayAskAnew: Bool, then next: @escaping (Worker.PromiseAnswer?) -> Void
+    ) {
+        Driver.promise(worker, node, holder, isRenewal: true) { answer in
+            guard let answer, answer.heldBy != nil, mayAskAnew, answer.generation != self.mandate.generations[node]
+            else { return next(answer) }
+            Driver.promise(self.worker, node, self.holder, isRenewal: false, completion: next)
         }
     }
 
@@ -149,7 +169,7 @@ final class Driver {
     private func run(_ job: RingTransitionStateMachine.Job, on node: NodeID, _ document: RingDocument) {
         let changeID = changeID
         worker.call(node, timeout: 1500 * World.millisecond, mayRepeat: true) {
-            $0.job(job, document, changeID: changeID, $1)
+            $0.job(.change(job), document, changeID: changeID, $1)
         } completion: { (answer: Worker.JobAnswer?, _) in
             guard !self.isOver else { return }
             switch answer?.state {
@@ -169,7 +189,10 @@ final class Driver {
         guard let host = world.host(node), let transition = document.transition else { return }
         world.after(world.random.pick(1...20) * World.millisecond) { [weak host] in
             guard let host else { return }
-            for key in host.memory.pairs.keys where transition.to.owner(of: key.slot) != node {
+            for key in host.memory.pairs.keys
+            where !transition.to.preferenceList(
+                of: key.slot, count: self.world.options.replicas
+            ).contains(node) {
                 host.memory.pairs[key] = nil
             }
         }

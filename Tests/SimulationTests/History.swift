@@ -16,6 +16,8 @@ struct History {
         var end: Int?
         var outcome: Outcome?
         var version: Version?
+        /// Of a conditional write: what it is to replace.
+        var expected: Seen?
         let place: String
 
         var description: String {
@@ -24,6 +26,12 @@ struct History {
             return "\(what) key \(key) value \(value) \(call)…\(end.map(String.init) ?? "") \(heard) at \(place)"
                 + (version.map { " version \($0)" } ?? "")
         }
+    }
+
+    /// A pair as a client saw it.
+    struct Seen {
+        let value: Int
+        let version: Version
     }
 
     private(set) var operations: [Operation] = []
@@ -39,10 +47,14 @@ struct History {
         return operations.count - 1
     }
 
-    mutating func beganWrite(_ key: Int, at time: Int, _ place: String) -> (id: Int, value: Int) {
+    mutating func beganWrite(
+        _ key: Int, over expected: Seen? = nil, at time: Int, _ place: String
+    ) -> (id: Int, value: Int) {
         writes += 1
         operations.append(
-            Operation(id: operations.count, key: key, isWrite: true, value: writes, call: time, place: place))
+            Operation(
+                id: operations.count, key: key, isWrite: true, value: writes, call: time, expected: expected,
+                place: place))
         return (operations.count - 1, writes)
     }
 
@@ -54,6 +66,13 @@ struct History {
         operations[id].outcome = outcome
         if let value { operations[id].value = value }
         operations[id].version = version
+    }
+
+    /// The newest of what clients have seen of the key.
+    func latest(of key: Int) -> Seen? {
+        operations.last { $0.key == key && $0.outcome == .ok && $0.version != nil }.flatMap { seen in
+            seen.version.map { Seen(value: seen.value, version: $0) }
+        }
     }
 
     mutating func lost(_ key: Int, at time: Int) { losses[key, default: []].append(time) }
@@ -86,7 +105,16 @@ struct History {
                     Call(
                         isWrite: true, value: operation.value, call: operation.call,
                         end: isAcknowledged ? operation.end : nil, isRefused: isRefused,
-                        version: isAcknowledged ? operation.version : nil))
+                        version: isAcknowledged ? operation.version : nil,
+                        over: isAcknowledged ? operation.expected?.version : nil))
+                // It has read what it replaced.
+                if isAcknowledged, let expected = operation.expected {
+                    let isForgotten = forgotten.contains(expected.value)
+                    calls.append(
+                        Call(
+                            isWrite: false, value: isForgotten ? 0 : expected.value, call: operation.call,
+                            end: operation.end, version: isForgotten ? nil : expected.version))
+                }
             }
             for operation in all where !operation.isWrite && operation.outcome == .ok && operation.call >= start {
                 guard let returned = operation.end, returned <= end else { continue }
@@ -112,4 +140,6 @@ struct Call: Hashable {
     /// A write that was said not to be applied: nobody may read it.
     var isRefused = false
     var version: Version?
+    /// Of a conditional write: the version right before it.
+    var over: Version?
 }

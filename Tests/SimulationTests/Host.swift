@@ -2,6 +2,7 @@
 
 import HashRing
 import KeyValue
+import TestSupport
 
 /// A machine: one memcached, a disk with the ring document, and some workers.
 final class Host {
@@ -68,6 +69,9 @@ final class Host {
         adoptedEpoch = max(adoptedEpoch, epoch)
     }
 
+    /// Switched off, for as long as nobody switches it on again.
+    private(set) var isGone = false
+
     var isHanging: Bool { hangsUntil > world.now }
 
     // MARK: Faults
@@ -77,8 +81,22 @@ final class Host {
         world.note("kill worker \(worker.slot) of \(node)")
         worker.die()
         world.after(world.random.pick(20...400) * World.millisecond) { [unowned self] in
-            if !workers.contains(where: { $0.slot == worker.slot && $0.isAlive }) { start(worker.slot) }
+            if !isGone, !workers.contains(where: { $0.slot == worker.slot && $0.isAlive }) { start(worker.slot) }
         }
+    }
+
+    func goForGood() {
+        world.note("\(node) is gone for good")
+        isGone = true
+        for worker in workers { worker.die() }
+    }
+
+    /// The one that was given up for good is switched on after all, as it was.
+    func comeBack() {
+        guard isGone else { return }
+        world.note("\(node) is back after all")
+        isGone = false
+        for slot in 0..<workerCount { start(slot) }
     }
 
     func hang(for time: Int) {
@@ -103,6 +121,14 @@ final class Host {
         }
         memory = Memory()
         hangsUntil = 0
+    }
+
+    /// A new machine takes its place: with nothing in memory or on disk.
+    func replaceMachine() {
+        world.note("\(node) is a new machine")
+        for worker in workers { kill(worker) }
+        restartEmpty()
+        disk = nil
     }
 
     func dismantle() {

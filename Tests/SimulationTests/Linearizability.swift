@@ -88,6 +88,21 @@ enum Linearizability {
         return nil
     }
 
+    /// - Returns: which write lies between a conditional one and what that replaced; nil where none does.
+    static func conditions(_ calls: [Call]) -> String? {
+        let writes = calls.filter { $0.isWrite && $0.version != nil }
+        for call in writes {
+            guard let over = call.over, let version = call.version else { continue }
+            for other in writes where over < other.version ?? .none && other.version ?? version < version {
+                return "value \(other.value) lies between value \(call.value) and what that was to replace"
+            }
+            if writes.contains(where: { $0.value != call.value && $0.version == version }) {
+                return "value \(call.value) has the version of another one"
+            }
+        }
+        return nil
+    }
+
     /// By trying all orders; for a dozen operations.
     static func search(_ calls: [Call]) -> Bool {
         let calls = calls.filter { $0.isWrite || $0.end != nil }

@@ -1,6 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
 
 import KeyValue
+import TestSupport
 import Testing
 
 /// The checkers against bad histories made by hand, and against each other.

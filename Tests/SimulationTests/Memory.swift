@@ -1,5 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0
 
+import Cluster
 import HashRing
 import KeyValue
 
@@ -8,6 +9,7 @@ import KeyValue
 struct Stamp: Hashable {
     var epoch: Epoch
     let generation: Generation
+    var isRecovering = false
 }
 
 /// One life of a host's memcached.
@@ -24,7 +26,7 @@ final class Memory {
 
     struct JobRecord {
         let changeID: String
-        let job: RingTransitionStateMachine.Job
+        let kind: JobKind
         let epoch: Epoch
         let generation: Generation
         let run: String
@@ -46,8 +48,11 @@ final class Memory {
     var record: HostRingRecord?
     var pairs: [StoredKey: Item] = [:]
     var registry: [Int: Registration] = [:]
-    var job: JobRecord?
-    var wish: (changeID: String, reason: String)?
+    /// By kind, and by target where it is a repair.
+    var jobs: [String: JobRecord] = [:]
+    /// Of a memory that is recovering: when it began to.
+    var recoveryBegan: Int?
+    var wish: (changeID: String, want: PeerMessage.ChangeWish.Want)?
     var choresLease: (process: Int, until: Int)?
     /// Stored by a write that had been given up when the ring moved on: after the clean-up, nobody looks for these.
     var stray: Set<StoredKey> = []

@@ -32,11 +32,38 @@ enum Mutant: String, CaseIterable, Sendable {
     /// A stamped write whose outcome is unknown is sent again.
     case resendsStamps
 
+    /// A node whose memory was lost answers reads at once.
+    case votesWhileRecovering
+    /// A ring change goes on while a node that will hold what moves has to be refilled.
+    case changesWhileRecovering
+    /// A new machine under an old address counts as one that has everything.
+    case trustsNewMachines
+    /// A read of several replicas answers without letting a quorum hold what it answers.
+    case noQuorumWriteBack
+
+    /// A conditional write is stored wherever it is the newer one.
+    case noConditionAtDecider
+    /// Both first owners of a moving slot decide while both sides answer reads.
+    case decidesWhileCrossing
+
+    /// Whether clients write under conditions.
+    var isAboutConditions: Bool { self == .noConditionAtDecider || self == .decidesWhileCrossing }
+
+    /// How many replicas the mistake needs to matter.
+    var replicas: Int {
+        switch self {
+        case .votesWhileRecovering, .changesWhileRecovering, .noQuorumWriteBack, .trustsNewMachines: 3
+        default: 1
+        }
+    }
+
     /// Where the search for a seed that shows the mistake begins: some need thousands, and the suite has little time.
     var firstSeed: UInt64 {
         switch self {
         case .noWaitForAdoption: 3701
         case .notesCopiedLate: 5001
+        case .changesWhileRecovering: 601
+        case .decidesWhileCrossing: 701
         default: 1
         }
     }

@@ -1,8 +1,10 @@
 // SPDX-License-Identifier: Apache-2.0
 
+import Cluster
 import HashRing
 import KeyValue
 import NIOCore
+import TestSupport
 
 /// One run: clients, ring changes and faults for some simulated seconds, then healing, then the checks.
 struct Scenario {
@@ -77,15 +79,24 @@ struct Scenario {
     }
 
     private func write(_ key: Int, at worker: Worker, then: @escaping () -> Void) {
-        let (id, value) = world.history.beganWrite(key, at: world.now, "\(worker.node)")
+        let expected = options.hasConditions && world.random.chance(60) ? condition(of: key) : nil
+        let (id, value) = world.history.beganWrite(key, over: expected, at: world.now, "\(worker.node)")
         guard let name = Key("k") else { return }
         let envelope = Envelope(
             key: name, storedKey: options.keys[key], value: ByteBuffer(), isTombstone: world.random.chance(10),
             contentType: String(value))
         let finish = whenOver(id, worker, then: then)
         worker.after(world.random.pick(10...100)) {
-            ClientRun(worker, options.keys[key], id: id, envelope: envelope, completion: finish).begin()
+            ClientRun(
+                worker, options.keys[key], id: id, envelope: envelope, over: expected?.version, completion: finish
+            ).begin()
         }
+    }
+
+    /// What a client has seen of the key, or, now and then, that it is not there.
+    private func condition(of key: Int) -> History.Seen {
+        let nothing = History.Seen(value: 0, version: .none)
+        return world.random.chance(10) ? nothing : world.history.latest(of: key) ?? nothing
     }
 
     private func readEverything() {
@@ -110,11 +121,38 @@ struct Scenario {
                 }
             }
         }
+        if options.losesHost {
+            world.after(world.random.pick(0...end)) {
+                if world.random.chance(50) { loseHost() } else { loseHostDuringChange(until: end) }
+            }
+        }
         for _ in 0..<options.aborts {
             world.after(world.random.pick(0...end)) { world.random.pick(world.hosts).anyWorker()?.abortChange() }
             // Most changes are short: some aborts follow right upon their beginning.
             world.after(world.random.pick(0...World.second)) { abortSoon(until: end) }
         }
+    }
+
+    /// A member is gone for good, and an operator goes on without it.
+    private func loseHost() {
+        guard let ring = world.newest?.ring, ring.nodes.count > 1, world.isWhole, world.hasSpares,
+            let host = world.host(world.random.pick(ring.nodes))
+        else { return }
+        host.goForGood()
+        let outside = options.nodes.filter { !ring.contains($0) && world.host($0)?.isGone == false }
+        let change: RingChange =
+            outside.first.map { new in
+                world.random.chance(50) ? .replace(old: host.node, new: new) : .remove(node: host.node)
+            } ?? .remove(node: host.node)
+        world.after(world.random.pick(10...1500) * World.millisecond) {
+            world.random.pick(world.hosts.filter { !$0.isGone }).anyWorker()?.change(change, isForced: true)
+        }
+    }
+
+    private func loseHostDuringChange(until end: Int) {
+        guard world.now < end else { return }
+        if world.newest?.transition != nil, world.random.chance(20) { return loseHost() }
+        world.after(world.random.pick(1...20) * World.millisecond) { loseHostDuringChange(until: end) }
     }
 
     private func abortSoon(until end: Int) {
@@ -128,10 +166,13 @@ struct Scenario {
     private func randomChange(_ ring: Ring) -> RingChange {
         let outside = options.nodes.filter { !ring.contains($0) }
         let positions = [1000, 2000, 3000, 4000, 6000, 8000].compactMap { Position($0) }
-        if let node = outside.first, ring.nodes.count < 2 || world.random.chance(60) {
-            return .add(node: node, position: world.random.pick(positions.filter { ring.node(at: $0) == nil }))
+        let free = positions.filter { ring.node(at: $0) == nil }
+        if let node = outside.first, !free.isEmpty, ring.nodes.count < 2 || world.random.chance(60) {
+            return .add(node: node, positions: world.random.chance(50) ? [world.random.pick(free)] : free)
         }
-        return .remove(node: world.random.pick(ring.nodes))
+        let node = world.random.pick(ring.nodes)
+        if let new = outside.first, world.random.chance(20) { return .replace(old: node, new: new) }
+        return .remove(node: node)
     }
 
     private func planFaults(until end: Int) {
@@ -152,6 +193,9 @@ struct Scenario {
     private func fault() {
         let host = world.random.pick(world.hosts)
         let driving = world.hosts.flatMap(\.workers).filter { $0.isAlive && $0.driver != nil }
+        if options.losesMuch, world.random.chance(50), world.isWhole, world.hasSpares {
+            return world.random.chance(30) ? host.replaceMachine() : host.restartEmpty()
+        }
         switch world.random.pick(0...9) {
         case 0, 1: if let worker = host.anyWorker() { host.kill(worker) }
         case 2: for worker in host.workers { host.kill(worker) }
@@ -167,7 +211,9 @@ struct Scenario {
                 world.cuts[[host.node, other.node]] = until
             }
         default:
-            if options.emptiesMemories {
+            if options.emptiesMemories, options.replicas > 1, world.isWhole, world.hasSpares, world.random.chance(30) {
+                host.replaceMachine()
+            } else if options.emptiesMemories, options.replicas == 1 || world.isWhole && world.hasSpares {
                 host.restartEmpty()
             } else if let worker = host.anyWorker() {
                 host.kill(worker)
@@ -180,6 +226,7 @@ struct Scenario {
         world.isHealing = true
         world.lossPercent = 0
         world.cuts = [:]
+        for host in world.hosts { host.comeBack() }
     }
 
     // MARK: Verdict
@@ -189,6 +236,7 @@ struct Scenario {
         guard let newest = world.newest, newest.transition == nil else { return false }
         return world.hosts.allSatisfy { host in
             host.memory.record?.document == newest && host.memory.stamp?.epoch == newest.epoch
+                && host.memory.stamp?.isRecovering == false
                 && host.workers.contains { $0.isAlive && $0.view?.document == newest }
                 && orphans(of: host, newest).isEmpty
         }
@@ -196,7 +244,7 @@ struct Scenario {
 
     private func orphans(of host: Host, _ document: RingDocument) -> [StoredKey] {
         host.memory.pairs.keys.filter {
-            document.ring.owner(of: $0.slot) != host.node && !host.memory.stray.contains($0)
+            !document.holders(of: $0.slot).contains(host.node) && !host.memory.stray.contains($0)
         }
     }
 
@@ -211,11 +259,12 @@ struct Scenario {
                     return
                         "\(host.node) at \(document?.epoch ?? .none) \(document?.transition?.step.rawValue ?? "stable")"
                         + " of \(host.memory.stamp?.epoch ?? .none), \(orphans) orphans"
+                        + (host.memory.stamp?.isRecovering == false ? "" : ", recovering")
                 }.joined(separator: "; ")
         }
         if let document = world.newest,
             world.hosts.contains(where: { host in
-                host.memory.stray.contains { document.ring.owner(of: $0.slot) != host.node }
+                host.memory.stray.contains { !document.holders(of: $0.slot).contains(host.node) }
             })
         {
             world.reached(.strayCopy)
@@ -235,7 +284,10 @@ struct Scenario {
             world.reached(.unknownWriteSeen)
         }
         for calls in world.history.lives(of: key) {
-            guard let wrong = Linearizability.zones(calls) ?? Linearizability.versions(calls) else { continue }
+            guard
+                let wrong = Linearizability.zones(calls) ?? Linearizability.versions(calls)
+                    ?? Linearizability.conditions(calls)
+            else { continue }
             return "key \(key) (slot \(options.keys[key].slot)): \(wrong)"
         }
         return nil
@@ -245,4 +297,9 @@ struct Scenario {
     func story(of key: Int) -> [String] {
         world.history.operations.filter { $0.key == key }.map(\.description)
     }
+}
+
+extension RingDocument {
+    /// Who holds the slot while nothing moves.
+    func holders(of slot: Slot) -> [NodeID] { ring.preferenceList(of: slot, count: replicas) }
 }

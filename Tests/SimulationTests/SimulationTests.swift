@@ -35,9 +35,9 @@ import Testing
     }
 
     private func replay(_ seed: UInt64) {
-        var options = Options(seed: seed)
+        let mutant = SimulationTests.environment["KV_SIM_MUTANT"].flatMap { Mutant(rawValue: $0) }
+        var options = Options(seed: seed, mutant: mutant)
         options.isTraced = true
-        options.mutant = SimulationTests.environment["KV_SIM_MUTANT"].flatMap { Mutant(rawValue: $0) }
         print("options: \(options)")
         let scenario = Scenario(options, Routes())
         let verdict = scenario.run()

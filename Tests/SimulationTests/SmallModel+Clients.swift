@@ -32,13 +32,15 @@ extension SmallModel {
                 clients[index].write = machine
                 choose(.none, index, mutant)
             } else {
+                let first = machine.begin()
                 clients[index].write = machine
-                perform(machine.begin(), index, mutant)
+                perform(first, index, mutant)
             }
         } else {
-            let machine = QuorumRead(placement.reads)
+            var machine = QuorumRead(placement.reads)
+            let first = machine.begin()
             clients[index].read = machine
-            perform(machine.begin(), index, mutant)
+            perform(first, index, mutant)
         }
     }
 
@@ -98,7 +100,8 @@ extension SmallModel {
                 return
             }
             send(.writeBack(envelope), index, to: nodes)
-        case .answer(let envelope): answer(index, envelope)
+        case .findStandIns, .askForHints: preconditionFailure("strict reads ask their members alone")
+        case .answer(let envelope, repairing: _): answer(index, envelope)
         case .fail(.staleRing): clients[index].state = .waiting
         case .fail: finish(index, .dead)
         case .wait: break
@@ -111,6 +114,7 @@ extension SmallModel {
         case .choose(let after): choose(after, index, mutant)
         case .apply(let version, to: let nodes): send(.apply(envelope(index, version)), index, to: nodes)
         case .done: finish(index, .answered)
+        case .overtaken, .findStandIns, .hint: preconditionFailure("strict writes have their members alone")
         case .fail(.staleRing): clients[index].state = .waiting
         case .fail: finish(index, .dead)
         case .wait: break
@@ -182,4 +186,12 @@ extension SmallModel.Message: CustomStringConvertible {
 
 extension SmallModel.Known: CustomStringConvertible {
     var description: String { "\(document.epoch) \(document.transition?.step.rawValue ?? "stable")" }
+}
+
+extension QuorumWrite {
+    /// An answer to whichever phase runs.
+    fileprivate mutating func received(_ outcome: Outcome, from node: NodeID) -> Action {
+        let action = receivedVersion(outcome, from: node)
+        return action == .wait ? receivedAcknowledgement(outcome, from: node) : action
+    }
 }

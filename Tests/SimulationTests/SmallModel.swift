@@ -200,7 +200,7 @@ struct SmallModel: Hashable {
         self.crashes = crashes
         guard
             let (machine, actions) = try? RingTransitionStateMachine.beginning(
-                .add(node: SmallModel.nodes[1], position: here), id: "m", document: document,
+                .add(node: SmallModel.nodes[1], positions: [here]), id: "m", document: document,
                 generations: Dictionary(uniqueKeysWithValues: SmallModel.nodes.map { ($0, Generation(1)) }),
                 nowMilliseconds: 0)
         else { return nil }

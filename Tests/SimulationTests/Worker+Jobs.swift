@@ -1,7 +1,9 @@
 // SPDX-License-Identifier: Apache-2.0
 
+import Cluster
 import HashRing
 import KeyValue
+import TestSupport
 
 /// This host's part of a ring change: as `JobRunner` and `JobWork` do it.
 extension Worker {
@@ -15,31 +17,34 @@ extension Worker {
     }
 
     /// Starts the job unless it runs, or is done; says how far it is.
-    func job(_ job: Job, _ document: RingDocument, changeID: String, _ reply: @escaping (JobAnswer?) -> Void) {
+    func job(
+        _ kind: JobKind, _ document: RingDocument, changeID: String, _ reply: @escaping (JobAnswer?) -> Void
+    ) {
         learn(document)
         host.atMemory(world.random.pick(100...600), broken: { self.after(10) { reply(nil) } }) { memory in
             guard let stamp = memory.stamp, let known = memory.record?.document else {
                 return self.after(10) { reply(nil) }
             }
-            var answer = self.request(job, document, changeID, known, stamp, memory)
+            var answer = self.request(kind, document, changeID, known, stamp, memory)
             answer.generation = stamp.generation
             self.after(50) { reply(answer) }
         }
     }
 
     private func request(
-        _ job: Job, _ document: RingDocument, _ changeID: String, _ known: RingDocument, _ stamp: Stamp,
+        _ kind: JobKind, _ document: RingDocument, _ changeID: String, _ known: RingDocument, _ stamp: Stamp,
         _ memory: Memory
     ) -> JobAnswer {
         guard known.epoch == document.epoch else { return JobAnswer(state: .overtaken) }
         var checkpoint: (slot: UInt16, gainers: [RingTransition.Fence])?
         var copied: Memory.Copied?
-        if let record = memory.job, record.changeID == changeID, record.generation == stamp.generation,
-            job == .verify, record.job != .clean
+        let held = memory.jobs[kind.recordKey]
+        if let record = held, record.changeID == changeID, record.generation == stamp.generation,
+            kind == .change(.verify), record.kind != .change(.clean)
         {
             copied = record.copied
         }
-        if let record = memory.job, record.changeID == changeID, record.job == job, record.epoch == document.epoch,
+        if let record = held, record.changeID == changeID, record.kind == kind, record.epoch == document.epoch,
             record.generation == stamp.generation
         {
             if let report = record.report { return JobAnswer(state: .done, report: report) }
@@ -53,14 +58,14 @@ extension Worker {
             checkpoint = record.checkpoint
             if checkpoint != nil { copied = record.copied }
         }
-        if job == .copy, copied == nil { copied = Memory.Copied(through: memory.tokens) }
+        if kind == .change(.copy), copied == nil { copied = Memory.Copied(through: memory.tokens) }
         let run = world.nextName()
-        memory.job = Memory.JobRecord(
-            changeID: changeID, job: job, epoch: document.epoch, generation: stamp.generation, run: run,
+        memory.jobs[kind.recordKey] = Memory.JobRecord(
+            changeID: changeID, kind: kind, epoch: document.epoch, generation: stamp.generation, run: run,
             beat: world.now, checkpoint: checkpoint, copied: copied)
         after(50) {
             JobRun(
-                self, job, known, Stamp(epoch: document.epoch, generation: stamp.generation), run, checkpoint, copied
+                self, kind, known, Stamp(epoch: document.epoch, generation: stamp.generation), run, checkpoint, copied
             ).begin()
         }
         return JobAnswer(state: .running)
@@ -70,23 +75,28 @@ extension Worker {
 private final class JobRun {
     private let worker: Worker
     private let world: World
+    private let kind: JobKind
     private let job: Worker.Job
     private let document: RingDocument
-    private let stamp: Stamp
+    private var stamp: Stamp
     private let name: String
     private let checkpoint: (slot: UInt16, gainers: [RingTransition.Fence])?
     private let copied: Memory.Copied?
     private var memories: [RingTransition.Fence] = []
     private var gainers: [NodeID] = []
+    private var gainersOf: (Slot) -> [NodeID] = { _ in [] }
+    private var comparesFirst: (StoredKey) -> Bool = { _ in false }
+    private var question: (StoredKey) -> KeyValue.Operation = { .readVersion($0) }
     private var isOver = false
 
     init(
-        _ worker: Worker, _ job: Worker.Job, _ document: RingDocument, _ stamp: Stamp, _ name: String,
+        _ worker: Worker, _ kind: JobKind, _ document: RingDocument, _ stamp: Stamp, _ name: String,
         _ checkpoint: (slot: UInt16, gainers: [RingTransition.Fence])?, _ copied: Memory.Copied?
     ) {
         self.worker = worker
         self.world = worker.world
-        self.job = job
+        self.kind = kind
+        if case .change(let job) = kind { self.job = job } else { self.job = .copy }
         self.document = document
         self.stamp = stamp
         self.name = name
@@ -97,11 +107,15 @@ private final class JobRun {
     func begin() {
         beat()
         if job == .clean { return clean() }
+        if case .repair(let repair) = kind { return self.repair(repair.target) }
         guard let transition = document.transition else { return end(nil) }
-        let moving = movingKeys(transition)
-        gainers = Set(moving.compactMap { transition.to.owner(of: $0.slot) }).union(
-            MovePlanCache.gainers(transition, from: worker.node)
-        ).sorted()
+        let plan = MovePlan(transition, replicas: document.replicas)
+        gainersOf = { [node = worker.node] in plan.gainers(of: $0, from: node) }
+        let comparesAll = job == .verify || plan.moves.contains(where: \.isCatchUp)
+        comparesFirst = { _ in comparesAll }
+        let moving = Set(world.options.keys.filter { !gainersOf($0.slot).isEmpty })
+        gainers = Set(plan.moves.filter { $0.losers.contains(worker.node) }.flatMap(\.gainers))
+            .subtracting([worker.node]).sorted()
         generations { memories in
             guard let memories else { return self.end(nil) }
             self.memories = memories
@@ -124,19 +138,37 @@ private final class JobRun {
         }
     }
 
-    private func movingKeys(_ transition: RingTransition) -> Set<StoredKey> {
-        Set(
-            world.options.keys.filter {
-                transition.from.owner(of: $0.slot) == worker.node && transition.to.owner(of: $0.slot) != worker.node
-            })
+    /// Gives another replica, in a memory that was lost, what this one holds of their slots.
+    private func repair(_ target: RingTransition.Fence) {
+        guard let now = worker.view?.stamp, now.epoch == stamp.epoch, now.generation == stamp.generation else {
+            return end(nil)
+        }
+        stamp = now
+        memories = [target]
+        gainers = [target.node]
+        gainersOf = { _ in [target.node] }
+        comparesFirst = {
+            RefillPlan.firstSource(of: $0.slot, for: target.node, in: self.document) != self.worker.node
+        }
+        question = { .heldVersion($0) }
+        scan { keys, _ in
+            keys.filter { key in
+                let members = RefillPlan.group(of: key.slot, in: self.document).members
+                return members.contains(self.worker.node) && members.contains(target.node)
+            }
+        } then: { keys in
+            // What is sent blindly goes first.
+            let sorted = keys.sorted { $0.slot < $1.slot }
+            self.stream(sorted.filter { !self.comparesFirst($0) } + sorted.filter(self.comparesFirst))
+        }
     }
 
     /// The record belongs to whoever wrote its name last.
     private func updateRecord(_ change: (inout Memory.JobRecord) -> Void) -> Bool {
-        guard !worker.host.isHanging, var record = worker.host.memory.job else { return true }
+        guard !worker.host.isHanging, var record = worker.host.memory.jobs[kind.recordKey] else { return true }
         guard record.run == name else { return false }
         change(&record)
-        worker.host.memory.job = record
+        worker.host.memory.jobs[kind.recordKey] = record
         return true
     }
 
@@ -157,7 +189,7 @@ private final class JobRun {
         _ = updateRecord {
             $0.beat = world.now
             $0.report = report
-            if job == .copy, let report {
+            if kind == .change(.copy), let report {
                 let isLate = world.has(.notesCopiedLate)
                 let through = isLate ? worker.host.memory.tokens : $0.copied?.through ?? 0
                 $0.copied = Memory.Copied(through: through, gainers: report.gainers)
@@ -202,19 +234,27 @@ private final class JobRun {
                 self.end(.init(generation: self.stamp.generation, gainers: self.memories))
             }
         }
-        guard let gainer = document.transition?.to.owner(of: key.slot) else { return end(nil) }
-        func next() {
-            _ = updateRecord { $0.checkpoint = (key.slot.value, memories) }
-            worker.after(world.random.pick(100...30_000)) { self.stream(Array(keys.dropFirst())) }
+        stream(key, to: gainersOf(key.slot)[...]) {
+            _ = self.updateRecord { $0.checkpoint = (key.slot.value, self.memories) }
+            self.worker.after(self.world.random.pick(100...30_000)) { self.stream(Array(keys.dropFirst())) }
         }
-        if job == .copy { return copy(key, to: gainer, then: next) }
+    }
+
+    private func stream(_ key: StoredKey, to targets: ArraySlice<NodeID>, then next: @escaping () -> Void) {
+        guard let gainer = targets.first else { return next() }
+        let others = { self.stream(key, to: targets.dropFirst(), then: next) }
+        if !comparesFirst(key) { return copy(key, to: gainer, then: others) }
         here(.readVersion(key)) { outcome in
             guard case .version(let ours) = outcome else { return self.end(nil) }
-            self.there(.readVersion(key), gainer) { outcome in
+            self.there(self.question(key), gainer) { outcome in
                 guard case .version(let theirs) = outcome else { return self.end(nil) }
-                guard theirs < ours else { return next() }
-                self.world.reached(.verifyFoundLack)
-                self.copy(key, to: gainer, then: next)
+                guard theirs < ours else { return others() }
+                switch self.kind {
+                case .repair: self.world.reached(.firstSourceLacked)
+                case .change(.verify): self.world.reached(.verifyFoundLack)
+                case .change: self.world.reached(.caughtUp)
+                }
+                self.copy(key, to: gainer, then: others)
             }
         }
     }
@@ -277,13 +317,5 @@ private final class JobRun {
                 self.delete(Array(items.dropFirst()))
             }
         }
-    }
-}
-
-/// Who gains slots from a node, whether or not a key lies in them.
-enum MovePlanCache {
-    static func gainers(_ transition: RingTransition, from node: NodeID) -> [NodeID] {
-        let plan = MovePlan(transition, replicas: 1)
-        return Set(plan.moves.filter { $0.losers.contains(node) }.flatMap(\.gainers)).sorted()
     }
 }

@@ -2,6 +2,7 @@
 
 import HashRing
 import KeyValue
+import TestSupport
 
 extension Worker {
     /// A batch on this host's pairs, as `LocalReplica` and its lanes do it: one read of all keys and the stamp, then
@@ -86,8 +87,8 @@ extension Worker {
             guard index < operations.count else { return finish(outcomes) }
             switch operations[index] {
             case .read: done(.record(items[index]?.envelope), items)
-            case .readVersion: done(.version(items[index]?.envelope.version ?? .none), items)
-            case .stamp, .apply: write(operations[index], over: items[index], items)
+            case .readVersion, .heldVersion: done(.version(items[index]?.envelope.version ?? .none), items)
+            case .stamp, .apply, .replace: write(operations[index], over: items[index], items)
             }
         }
 
@@ -103,10 +104,16 @@ extension Worker {
             case .stamp(_, let envelope): decision = .stamped(envelope, with: worker.tick(after: heldVersion))
             case .apply(_, let envelope):
                 decision = world.has(.noVersionCheck) ? .store(envelope) : .fixed(envelope, over: heldVersion)
-            case .read, .readVersion: return
+            case .replace(_, let envelope, over: let expected):
+                decision =
+                    world.has(.noConditionAtDecider)
+                    ? .fixed(envelope, over: heldVersion) : .replacing(envelope, over: expected, held: heldVersion)
+            case .read, .readVersion, .heldVersion: return
             }
             switch decision {
-            case .keep(let newest): done(.applied(newest: newest), items)
+            case .keep(let newest):
+                if case .replace = operation { return done(.failed(.preconditionFailed(held: newest)), items) }
+                done(.applied(newest: newest), items)
             case .store(let envelope):
                 guard deadline > world.now else { return done(.failed(.notApplied(.deadline)), items) }
                 store(envelope, operation, token: held?.token, items)

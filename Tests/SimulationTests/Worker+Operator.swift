@@ -1,40 +1,54 @@
 // SPDX-License-Identifier: Apache-2.0
 
+import Cluster
 import HashRing
 import KeyValue
+import TestSupport
 
 /// What starts changes, aborts them and takes them over: as `RingOperator` and the chores of `Housekeeping` do it.
 extension Worker {
-    func change(_ change: RingChange, tries: Int = 20) {
+    /// - Parameter isForced: goes on without the node that leaves, which is gone for good.
+    func change(_ change: RingChange, isForced: Bool = false, tries: Int = 20) {
         guard tries > 0 else { return }
         refresh()
         after(5 * World.millisecond) {
-            guard let document = self.document, document.transition == nil,
-                (try? change.applied(to: document.ring)) != nil
-            else { return }
+            guard let document = self.document else { return }
+            func again(_ milliseconds: ClosedRange<Int>) {
+                self.after(self.world.random.pick(milliseconds) * World.millisecond) {
+                    self.change(change, isForced: isForced, tries: tries - 1)
+                }
+            }
+            if let transition = document.transition {
+                guard isForced, let leaver = change.leaver else { return }
+                if !transition.absent.contains(leaver) { self.leave(.goOn(without: leaver), transition, document) }
+                return again(500...1000)
+            }
+            guard (try? change.applied(to: document.ring)) != nil else { return }
             let id = self.world.nextName()
             let members = Set(document.ring.nodes + [change.node]).sorted()
+            let absent = isForced ? [change.leaver].compactMap { $0 } : []
             let holder = "\(self.node)/\(id)"
-            Driver.acquire(self, holder, required: members, others: []) { mandate, refusal in
+            Driver.acquire(
+                self, holder, required: members.filter { !absent.contains($0) }, others: absent
+            ) { mandate, refusal in
                 guard let mandate else {
-                    guard case .heldBy = refusal else { return }
+                    guard case .heldBy = refusal else { return isForced ? again(500...1000) : () }
                     self.world.reached(.changesContended)
-                    return self.after(self.world.random.pick(50...150) * World.millisecond) {
-                        self.change(change, tries: tries - 1)
-                    }
+                    return again(50...150)
                 }
                 func giveBack() { for node in mandate.required { Driver.release(self, node, holder) } }
                 guard mandate.newest == document, self.driver == nil else {
                     giveBack()
                     if let newest = mandate.newest { self.learn(newest) }
-                    return self.after(100 * World.millisecond) { self.change(change, tries: tries - 1) }
+                    return again(100...100)
                 }
                 guard
                     let (machine, actions) = try? RingTransitionStateMachine.beginning(
-                        change, id: id, document: document, generations: mandate.generations,
+                        change, id: id, document: document, generations: mandate.generations, absent: absent,
                         nowMilliseconds: Int64(self.world.now / World.millisecond))
                 else { return giveBack() }
                 self.world.note("change \(change) begins at \(holder)")
+                if isForced { self.world.reached(.removedWithoutItsHelp) }
                 let driver = Driver(self, changeID: id, holder: holder, mandate: mandate, machine: machine)
                 self.driver = driver
                 driver.run(actions)
@@ -42,13 +56,18 @@ extension Worker {
         }
     }
 
-    /// Leaves the wish with every member.
     func abortChange() {
         guard let document, let transition = document.transition, transition.abortReason == nil else { return }
-        let id = transition.id
+        leave(.abort(reason: "aborted by an operator"), transition, document)
+    }
+
+    /// Leaves the wish with every member.
+    private func leave(
+        _ want: PeerMessage.ChangeWish.Want, _ transition: RingTransition, _ document: RingDocument
+    ) {
         for member in document.members {
             call(member, timeout: World.second, mayRepeat: true) { other, reply in
-                other.host.memory.wish = (id, "aborted by an operator")
+                other.host.memory.wish = (transition.id, want)
                 reply(true)
             } completion: { (_: Bool?, _) in
             }
@@ -91,7 +110,13 @@ extension Worker {
         guard driver == nil, let document, let transition = document.transition, host.memory.record != nil,
             promiseHolder() == nil
         else { return }
-        let losers = transition.step == .cleaning ? [] : MovePlan(transition, replicas: document.replicas).losers
+        var heeded = transition
+        var gone: NodeID?
+        if case (transition.id, .goOn(let node))? = host.memory.wish, !transition.absent.contains(node) {
+            gone = node
+            heeded.absent = (heeded.absent + [node]).sorted()
+        }
+        let losers = transition.step == .cleaning ? [] : MovePlan(heeded, replicas: document.replicas).losers
         let others = document.members.filter { !losers.contains($0) }
         let holder = "\(node)/\(world.nextName())"
         Driver.acquire(self, holder, required: losers, others: others) { mandate, _ in
@@ -108,8 +133,12 @@ extension Worker {
             case .retreating: self.world.reached(.takeoverWhileRetreating)
             case .cleaning, nil: self.world.reached(.takeoverWhileCleaning)
             }
-            let (machine, actions) = RingTransitionStateMachine.resuming(
-                newest, nowMilliseconds: Int64(self.world.now / World.millisecond))
+            let now = Int64(self.world.now / World.millisecond)
+            var (machine, actions) = RingTransitionStateMachine.resuming(newest, nowMilliseconds: now)
+            if let gone, machine.canGoOn(without: gone) {
+                self.world.reached(.wentOnWithout)
+                actions = machine.handle(.absent(gone), nowMilliseconds: now)
+            }
             let driver = Driver(self, changeID: transition.id, holder: holder, mandate: mandate, machine: machine)
             self.driver = driver
             driver.run(actions)
@@ -121,6 +150,6 @@ extension Worker {
         guard let document, document.transition == nil, let last = document.lastChange, host.memory.record != nil,
             promiseHolder() == nil
         else { return }
-        job(.clean, document, changeID: "sweep after \(last.id)") { _ in }
+        job(.change(.clean), document, changeID: "sweep after \(last.id)") { _ in }
     }
 }

@@ -2,6 +2,7 @@
 
 import HashRing
 import KeyValue
+import TestSupport
 
 /// The host's ring as `RingKeeper` and `PeerService` look after it. Each access to memcached is an event of its own.
 extension Worker {
@@ -31,7 +32,7 @@ extension Worker {
         guard let stamp = memory.stamp, let record = memory.record else { return restore() }
         if record.epoch > stamp.epoch {
             if let document = record.document { save(document) }
-            memory.stamp?.epoch = record.epoch
+            raise(&memory.stamp, to: record)
             return refresh()
         }
         after(world.random.pick(20...300)) { self.adopt(record.document, stamp) }
@@ -47,18 +48,8 @@ extension Worker {
             View(
                 stamp: stamp, document: newest,
                 table: newest.flatMap { $0.ring.isEmpty ? nil : world.routes.table($0) },
-                isFenced: newest.map { isFenced($0, stamp.generation) } ?? false))
-    }
-
-    /// As `RingView` decides it.
-    private func isFenced(_ document: RingDocument, _ generation: Generation) -> Bool {
-        guard let transition = document.transition, let fence = transition.fence(of: node),
-            !world.has(.noGenerationFence)
-        else { return false }
-        switch transition.step {
-        case .copying, .settling, .retreating: return fence != generation
-        case .crossing, .cleaning: return false
-        }
+                isFenced: newest.map { !world.has(.noGenerationFence) && memory(stamp.generation).isFenced(under: $0) }
+                    ?? false))
     }
 
     // MARK: Changing
@@ -76,6 +67,7 @@ extension Worker {
                 }
             }
             let answer = change(&record)
+            self.examine(&record, after: memory.record?.document, stamp.generation)
             memory.record = record
             if let document = record.document { self.world.recorded(document) }
             self.after(self.world.random.pick(10...100)) { completion((answer, record, stamp.generation)) }
@@ -90,8 +82,8 @@ extension Worker {
             self.after(self.world.random.pick(50...2000)) {
                 if let document = record.document { self.save(document) }
                 self.host.atMemory(self.world.random.pick(20...200), broken: failed) { memory in
-                    guard let stamp = memory.stamp else { return failed() }
-                    if record.epoch > stamp.epoch { memory.stamp?.epoch = record.epoch }
+                    guard memory.stamp != nil else { return failed() }
+                    self.raise(&memory.stamp, to: record)
                     self.after(20) {
                         self.refresh()
                         completion(true)
@@ -99,6 +91,24 @@ extension Worker {
                 }
             }
         }
+    }
+
+    private func memory(_ generation: Generation) -> HostMemory { HostMemory(node: node, generation: generation) }
+
+    /// Whether this memory lacks something from the record's document on.
+    private func examine(_ record: inout HostRingRecord, after previous: RingDocument?, _ generation: Generation) {
+        guard record.document != previous else { return }
+        if previous == nil, world.has(.trustsNewMachines) { return }
+        record.examine(memory(generation), after: previous)
+    }
+
+    private func raise(_ stamp: inout Stamp?, to record: HostRingRecord) {
+        guard let held = stamp, record.epoch > held.epoch else { return }
+        if let since = record.wantingSince, held.epoch < since, since <= record.epoch {
+            world.reached(held.epoch == .none ? .newMachine : .lateGainer)
+            stamp?.isRecovering = true
+        }
+        stamp?.epoch = record.epoch
     }
 
     private func save(_ document: RingDocument) {
@@ -167,25 +177,30 @@ extension Worker {
                 self.settle { isDone in
                     guard isDone, let generation = self.host.memory.stamp?.generation else { return reply(nil) }
                     let deadline = self.world.now + 1500 * World.millisecond
-                    self.waitUntilDrained(to: next.epoch, generation, deadline: deadline, reply)
+                    self.waitUntilDrained(next, generation, deadline: deadline, reply)
                 }
             }
         }
     }
 
     private func waitUntilDrained(
-        to epoch: Epoch, _ generation: Generation, deadline: Int, _ reply: @escaping (AnnouncementAnswer?) -> Void
+        _ next: RingDocument, _ generation: Generation, deadline: Int, _ reply: @escaping (AnnouncementAnswer?) -> Void
     ) {
+        let epoch = next.epoch
         let living = host.memory.registry.values.filter { world.living.contains($0.process) }
         let isDrained =
             (!living.isEmpty && living.allSatisfy { $0.drained >= epoch }) || world.has(.noWaitForAdoption)
         if !isDrained, world.now < deadline {
             return after(10 * World.millisecond) {
-                self.waitUntilDrained(to: epoch, generation, deadline: deadline, reply)
+                self.waitUntilDrained(next, generation, deadline: deadline, reply)
             }
         }
         guard let after = host.memory.stamp?.generation else { return reply(nil) }
-        let isAdopted = isDrained && after == generation
+        let isHeldBack =
+            next.transition?.step.needsWholeMemories ?? false && host.memory.stamp?.isRecovering == true
+            && !world.has(.changesWhileRecovering)
+        let isAdopted = isDrained && after == generation && !isHeldBack
+        if isHeldBack { world.reached(.heldBackWhileRecovering) }
         if isAdopted { host.adopted(epoch) }
         reply(AnnouncementAnswer(state: isAdopted ? .adopted : .draining, generation: after))
     }
@@ -235,7 +250,11 @@ extension Worker {
                 guard let held = self.host.memory.record else { return give() }
                 let generation = Generation(self.world.random.next())
                 self.host.atMemory(self.world.random.pick(20...300), broken: give) { memory in
-                    if memory.stamp == nil { memory.stamp = Stamp(epoch: held.epoch, generation: generation) }
+                    if memory.stamp == nil {
+                        memory.stamp = Stamp(
+                            epoch: held.epoch, generation: generation,
+                            isRecovering: self.memory(generation).isWantingEmpty(under: held.document))
+                    }
                     let stamp = memory.stamp
                     self.after(self.world.random.pick(10...60)) {
                         self.isRestoring = false

@@ -55,11 +55,21 @@ extension Worker {
     private func refusal(of operation: KeyValue.Operation, _ view: View, _ table: RoutingTable) -> OperationFailure? {
         let placement = table[operation.key.slot]
         guard placement.involves(node) else { return .notApplied(.notOwner) }
-        if placement.isMoving, view.isFenced, case .read = operation {
-            world.reached(.fencedRead)
-            return .notApplied(.recovering)
+        if case .replace = operation, !world.has(.decidesWhileCrossing), placement.decider != node {
+            return .notApplied(.notOwner)
         }
-        return nil
+        return isForgetful(of: operation, view, table) ? .notApplied(.recovering) : nil
+    }
+
+    private func isForgetful(of operation: KeyValue.Operation, _ view: View, _ table: RoutingTable) -> Bool {
+        guard operation.asksWhatIsHeld else { return false }
+        if view.stamp.isRecovering, !world.has(.votesWhileRecovering) {
+            world.reached(.refusedWhileRecovering)
+            return true
+        }
+        guard table[operation.key.slot].isMoving, view.isFenced else { return false }
+        world.reached(.fencedRead)
+        return true
     }
 
     private func answer(_ view: View, _ outcomes: [Outcome]) -> PeerBatchAnswer {
@@ -73,20 +83,21 @@ extension Worker {
         completion: @escaping (Outcome) -> Void
     ) {
         if target == node {
-            if case .read = operation, let view, view.isFenced, let table = view.table,
-                table[operation.key.slot].isMoving
-            {
-                world.reached(.fencedRead)
+            if let view, let table = view.table, isForgetful(of: operation, view, table) {
                 return completion(.failed(.notApplied(.recovering)))
             }
             return submit([operation], deadline: deadline) { completion($0[0]) }
         }
         guard view?.document?.epoch == epoch else { return completion(.failed(.staleRing)) }
         guard deadline > world.now else { return completion(.failed(.notApplied(.deadline))) }
-        let isStamp = if case .stamp = operation { true } else { false }
+        let mayRepeat =
+            switch operation {
+            case .stamp, .replace: false
+            case .read, .readVersion, .heldVersion, .apply: true
+            }
         sendBatch(
             PeerBatch(epoch: epoch, clock: reading, operations: [operation]), to: target,
-            timeout: deadline - world.now, mayRepeat: !isStamp
+            timeout: deadline - world.now, mayRepeat: mayRepeat
         ) { served, wasSent in
             switch served {
             case .answer(let answer): completion(answer.outcomes[0])

@@ -2,6 +2,7 @@
 
 import HashRing
 import KeyValue
+import TestSupport
 
 /// One worker process of a host: what `Coordinator`, `LocalReplica`, `RingKeeper` and `Housekeeping` do, over simulated
 /// time and the real value types.
@@ -49,6 +50,7 @@ final class Worker {
         world.living.insert(process)
         followRing()
         after(world.random.pick(0...1000) * World.millisecond) { self.choresLater() }
+        recoverLater()
         sweepParked()
     }
 
@@ -74,6 +76,9 @@ final class Worker {
             if isPaused { after(pausedUntil - world.now, body) } else { body() }
         }
     }
+
+    /// For a pair that was not there.
+    func early() -> Version { clock.early(wallMicroseconds: host.wallMicroseconds) }
 
     func tick(after version: Version = .none) -> Version {
         clock.tick(wallMicroseconds: host.wallMicroseconds, after: version)

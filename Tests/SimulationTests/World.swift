@@ -2,6 +2,7 @@
 
 import HashRing
 import KeyValue
+import TestSupport
 
 /// A simulated cluster: hosts with their memories and workers, the network between them, the clients, and one agenda
 /// that makes everything happen in an order that the seed fixes. Times are microseconds.
@@ -93,6 +94,22 @@ final class World {
         return !random.chance(lossPercent)
     }
 
+    /// Whether no member of the ring has yet to get back what it lost, or is gone.
+    var isWhole: Bool {
+        hosts.allSatisfy { host in
+            host.isGone
+                ? newest.map { !$0.members.contains(host.node) } ?? false
+                : host.memory.record?.document != nil && host.memory.stamp.map { !$0.isRecovering } ?? false
+        }
+    }
+
+    /// Whether each pair is held twice at least.
+    var hasSpares: Bool {
+        guard let newest else { return false }
+        return [newest.ring, newest.transition?.from, newest.transition?.to].compactMap { $0 }
+            .allSatisfy { $0.nodes.count > 1 }
+    }
+
     // MARK: Documents and losses
 
     /// The newest document that any host has on record. (One that only a memory knew which is lost has never been.)
@@ -117,6 +134,8 @@ final class World {
     ///   away.
     func isLosing(_ memory: Memory, of host: Host) {
         guard let newest, !newest.ring.isEmpty else { return }
+        // One memory at a time may be lost where there are others: no excuses.
+        guard options.replicas == 1 else { return reached(.replicaEmptied) }
         let table = routes.table(newest)
         for (key, stored) in options.keys.enumerated() {
             guard let item = memory.pairs[stored] else { continue }

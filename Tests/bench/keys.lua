@@ -1,6 +1,6 @@
 -- SPDX-License-Identifier: Apache-2.0
 -- The requests of one benchmark: made once, then drawn at random. Of POSTs each comes once before, so that all keys are stored.
---   wrk -s keys.lua URL -- METHOD COUNT
+--   wrk -s keys.lua URL -- METHOD COUNT [QUERY]
 
 local requests = {}
 local random = math.random
@@ -11,7 +11,7 @@ local function pad(number)
 end
 
 function init(args)
-   local method, count = args[1], tonumber(args[2])
+   local method, count, query = args[1], tonumber(args[2]), args[3]
    -- Every thread starts the same sequence; there is one thread.
    math.randomseed(4711)
    first = method == "POST" and 0 or count
@@ -19,9 +19,9 @@ function init(args)
       local key = "bench-" .. number
       if method == "POST" then
          local headers = { ["Content-Type"] = "application/x-www-form-urlencoded" }
-         requests[number + 1] = wrk.format("POST", "/route", headers, "key=" .. key .. "&val=" .. pad(number))
+         requests[number + 1] = wrk.format("POST", "/route" .. (query and "?" .. query or ""), headers, "key=" .. key .. "&val=" .. pad(number))
       else
-         requests[number + 1] = wrk.format("GET", "/route?key=" .. key)
+         requests[number + 1] = wrk.format("GET", "/route?key=" .. key .. (query and "&" .. query or ""))
       end
    end
 end

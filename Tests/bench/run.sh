@@ -16,28 +16,30 @@ Usage: Tests/bench/run.sh [--seconds N] [--rounds N] [--pairs N] [PART...]
   node     one node with one worker beside nginx's memcached module: GET and POST, 32 and 128 connections
   cluster  HAProxy and two nodes: reads and writes
   move     pairs that an add_node moves while clients read and write
-           (without a PART: all three)
+  replicas three nodes with three replicas beside three with one: GET and POST, sloppy and strict
+  refill   a host's memory and workers are killed under writes: what clients see, and how soon it holds everything again
+           (without a PART: all five)
 
   --seconds N  of each measurement (5)
-  --rounds N   of all measurements; medians are printed (5)
-  --pairs N    that move (1000000)
+  --rounds N   of all measurements; medians are printed (5); so many refills
+  --pairs N    that move (1000000), and that are refilled (300000)
 
 Environment: KVSERVER_BINARY=/path/to/KVServer instead of .build/release/KVServer
 END
 }
 
-seconds=5 rounds=5 pairs=1000000 parts=()
+seconds=5 rounds=5 pairs='' parts=()
 while [ $# -gt 0 ]; do
     case $1 in
     --seconds) seconds=${2?--seconds needs a number} && shift 2 ;;
     --rounds) rounds=${2?--rounds needs a number} && shift 2 ;;
     --pairs) pairs=${2?--pairs needs a number} && shift 2 ;;
     --help | -h) usage && exit 0 ;;
-    node | cluster | move) parts+=("$1") && shift ;;
+    node | cluster | move | replicas | refill) parts+=("$1") && shift ;;
     *) usage >&2 && exit 64 ;;
     esac
 done
-[ ${#parts[@]} -gt 0 ] || parts=(node cluster move)
+[ ${#parts[@]} -gt 0 ] || parts=(node cluster move replicas refill)
 
 # What the original system did on this kind of machine (Flask under Apache's mod_wsgi, behind HAProxy).
 ORIGINAL_READS=660
@@ -169,7 +171,7 @@ bench_cluster() {
 
 # All the pairs are in the slots that the standby takes over at position 5000, so that all of them move.
 bench_move() {
-    local node=$NETWORK.12:5000 standby=$NETWORK.13:5000 balancer=http://$NETWORK.10:5000 begin end
+    local node=$NETWORK.12:5000 standby=$NETWORK.13:5000 balancer=http://$NETWORK.10:5000 begin end pairs=${pairs:-1000000}
     start_cluster 3 512
     say "moving $pairs pairs of 100 bytes by add_node, while 4 connections read and write"
     load 5 32 keys.lua "$balancer" POST "$KEYS" >/dev/null
@@ -199,5 +201,11 @@ bench_move() {
     if grep -hE 'Non-2xx|Socket errors' "$DIRECTORY/reads" "$DIRECTORY/writes"; then die "clients were not all answered 200"; fi
     stop_cluster
 }
+
+# --- three replicas ---
+
+bench_replicas() { python3 "$BENCH/replicas.py" --seconds "$seconds" --rounds "$rounds"; }
+
+bench_refill() { python3 "$BENCH/refill.py" --pairs "${pairs:-300000}" --runs "$rounds"; }
 
 for part in "${parts[@]}"; do "bench_$part"; done

@@ -38,8 +38,9 @@ def test_scripts_that_are_called_are_executable():
 
 def test_every_script_explains_itself():
     for command in (["setup.sh"], ["setup.sh", "local"], ["setup.sh", "node"], ["setup.sh", "balancer"],
-                    ["setup.sh", "local", "down"], ["deploy/package.sh"], ["deploy/reconfigure.sh"],
-                    ["deploy/run-memcached.sh"], ["Tests/run.sh"]):
+                    ["setup.sh", "local", "down"], ["setup.sh", "local", "restart"], ["deploy/package.sh"],
+                    ["deploy/reconfigure.sh"], ["deploy/restart-node.sh"], ["deploy/run-memcached.sh"],
+                    ["deploy/watch-memcached.sh"], ["Tests/run.sh"], ["Tests/faults/run.sh"]):
         run(REPOSITORY / command[0], *command[1:], "--help", directory="/").expect(says="Usage: ")
 
 
@@ -51,6 +52,7 @@ def test_setup_refuses_what_it_does_not_know():
     run(SETUP, "local", "--nodes", "51").expect(64, says="--nodes takes 1 to 50: 51")
     run(SETUP, "local", "--workers", "0").expect(64, says="--workers takes 1 to 256: 0")
     run(SETUP, "local", "--memory", "many").expect(64, says="--memory takes MiB from 16 up: many")
+    run(SETUP, "local", "--warm-restart", "maybe").expect(64, says="--warm-restart takes yes or no: maybe")
     for network in ("10.0.0", "127.0", "127.0.0.1", "127.0.256", "127.0.0;"):
         run(SETUP, "local", "--network", network).expect(64, says="--network takes the first three bytes")
     run(SETUP, "local", "status", "now").expect(64, says="local status takes no arguments")

@@ -49,3 +49,12 @@ def test_writes_are_not_sent_twice():
                  "option redispatch 1", "option http-buffer-request", "http-check expect status 200"):
         expect(f"    {line}\n" in ORIGINAL, f"haproxy.cfg lacks: {line}")
     expect(not re.search(r"^\s*(no )?observe layer7", ORIGINAL, re.M), "honest 503s would take a node out")
+
+
+def test_whatever_changes_the_ring_is_known_to_it():
+    """Those paths are for operators, are never asked again of another node, and take as long as they take."""
+    routes = (REPOSITORY / "Sources/HTTPFront/RouteTable.swift").read_text()
+    changing = set(re.findall(r'StaticString = "(/\w+_node)/"', routes)) | {"/abort_change", "/clear_cache"}
+    expect({"/add_node", "/remove_node", "/replace_node"} <= changing, changing)
+    known = [set(line.split()) for line in re.findall(r"acl change path,url_dec -m beg (.*)", ORIGINAL)]
+    expect(known == [changing, changing], known)

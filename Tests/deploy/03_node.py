@@ -33,7 +33,8 @@ def environment(root):
 def test_it_installs_a_node():
     root = scratch()
     install(root, "--address", ADDRESS, "--memory", "100", says="Nothing was started")
-    for program in ("usr/bin/KVServer", "usr/lib/kvserver/run-memcached.sh", "usr/lib/kvserver/reconfigure.sh"):
+    for program in ("usr/bin/KVServer", "usr/lib/kvserver/run-memcached.sh", "usr/lib/kvserver/reconfigure.sh",
+                    "usr/lib/kvserver/restart-node.sh"):
         expect(os.access(root / program, os.X_OK), f"{program} is missing, or not executable")
     for unit in ("kvserver.service", "kvserver-memcached.service"):
         expect((root / "lib/systemd/system" / unit).is_file(), f"{unit} is missing")
@@ -72,6 +73,11 @@ def test_options_change_what_they_name_and_no_more():
     env.write_text(env.read_text().replace("THREADS=4", "THREADS=2"))
     install(root, "--memory", "200", says="starts empty")
     expect(environment(root) == {"MEMORY": "200", "THREADS": "2", "CONNECTIONS": "1024"}, env.read_text())
+    install(root, "--warm-restart", "no")
+    expect(environment(root)["MEMORY_FILE"] == "", env.read_text())
+    install(root, "--memory", "200", says_not="Wrote")
+    install(root, "--warm-restart", "yes")
+    expect(environment(root) == {"MEMORY": "200", "THREADS": "2", "CONNECTIONS": "1024"}, env.read_text())
 
 
 def test_one_line_of_json_is_changed_as_well():
@@ -101,6 +107,7 @@ def test_wrong_options_install_nothing():
                              (["--address", ADDRESS, "--workers", "257"], "--workers takes 0 to 256"),
                              (["--address", ADDRESS, "--memory", "63"], "--memory takes MiB from 64 up"),
                              (["--address", ADDRESS, "--listen", "5000"], "--listen takes ip:port"),
+                             (["--address", ADDRESS, "--warm-restart", "on"], "--warm-restart takes yes or no"),
                              (["--adress", ADDRESS], "unknown argument: --adress"),
                              (["--address"], "--address needs a value"),
                              ([], "--address is missing")):
@@ -155,6 +162,15 @@ def test_systemd_accepts_the_units():
         units.append(write(root / "units" / path.name, text))
     expect(len(units) == 2, units)
     run("systemd-analyze", "verify", "--man=no", *units).expect()
+
+
+def test_what_ends_is_started_again_without_end():
+    root = scratch()
+    install(root, "--address", ADDRESS)
+    for path in sorted((root / "lib/systemd/system").glob("*.service")):
+        lines = path.read_text().splitlines()
+        for line in ("Restart=always", "StartLimitIntervalSec=0"):
+            expect(line in lines, f"{path.name} lacks {line}")
 
 
 def test_the_units_are_hardened():

@@ -32,13 +32,16 @@ def test_its_content():
     program, plain = "-rwxr-xr-x", "-rw-r--r--"
     expect(files == {
         "./usr/bin/KVServer": program, "./usr/lib/kvserver/run-memcached.sh": program,
-        "./usr/lib/kvserver/reconfigure.sh": program, "./lib/systemd/system/kvserver.service": plain,
+        "./usr/lib/kvserver/reconfigure.sh": program, "./usr/lib/kvserver/restart-node.sh": program,
+        "./usr/lib/kvserver/lib/common.sh": plain, "./usr/lib/kvserver/lib/restart.sh": plain,
+        "./lib/systemd/system/kvserver.service": plain,
         "./lib/systemd/system/kvserver-memcached.service": plain, "./usr/lib/sysusers.d/kvserver.conf": plain,
         "./usr/lib/tmpfiles.d/kvserver.conf": plain, "./usr/share/doc/kvserver/copyright": plain}, listed)
     expect(field(file, "Depends") == "memcached (>= 1.6), bash, systemd", field(file, "Depends"))
     root = scratch()
     run("dpkg-deb", "--extract", file, root).expect()
     run(root / "usr/bin/KVServer").expect(says="a stand-in")
+    run(root / "usr/lib/kvserver/restart-node.sh", "--config", root / "none").expect(1, says="no node was set up here")
     for unit in ("kvserver.service", "kvserver-memcached.service"):
         for path in re.findall(r"^ExecStart=(\S+)", (root / "lib/systemd/system" / unit).read_text(), re.M):
             expect(os.access(root / path[1:], os.X_OK), f"{unit} starts {path}, which the package lacks")

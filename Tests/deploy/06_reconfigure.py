@@ -65,7 +65,7 @@ def test_every_node_gets_the_same_ring():
     one, two, standby = addresses(3)
     nodes = [Node(address) for address in (one, two, standby)]
     ran = reconfigure(f"{one}=3000", f"{two}=8000", f"{one}=0", "--standby", standby).expect()
-    ring = {"nodes": [{"ip": one, "key": 3000}, {"ip": two, "key": 8000}, {"ip": one, "key": 0}], "standbys": [standby]}
+    ring = {"nodes": [{"ip": one, "key": 3000}, {"ip": two, "key": 8000}, {"ip": one, "key": 0}], "standbys": [standby], "replicas": 3}
     for node in nodes:
         expect(node.documents() == [ring], f"{node.address} was sent {node.documents()}")
         expect([path for _, path, _ in node.asked] == ["/hash_ring", "/hash_ring"], f"{node.asked}")

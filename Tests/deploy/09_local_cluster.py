@@ -3,85 +3,14 @@
 
 import json
 import os
-import re
 import signal
 import socket
 import subprocess
 import sys
 import urllib.error
-import urllib.request
 
-from support import (REPOSITORY, SETUP, at_end, daemon, eventually, expect, free_network, is_alive, run, scratch, write)
-
-#: One that no proxy of the environment comes between.
-ASK = urllib.request.build_opener(urllib.request.ProxyHandler({}))
-
-
-class Local:
-    def __init__(self, *options, network=None):
-        self.network = network or free_network()
-        self.options = ("--network", self.network, "--nodes", "3", "--workers", "2", "--memory", "64", *options)
-        self.state = scratch()
-        self.environment = {"KVSERVER_LOCAL": str(self.state), "KVSERVER_BINARY": str(daemon())}
-        at_end(self.end)
-
-    def setup(self, *arguments):
-        return run(SETUP, "local", *arguments, environment=self.environment, directory="/", seconds=90)
-
-    def up(self):
-        return self.setup(*self.options).expect(says="read back: hello = world")
-
-    def end(self):
-        for pid in self.processes():  # a stopped one would be waited for
-            self.signal(pid, signal.SIGCONT)
-        try:
-            self.setup("down").expect()
-        finally:
-            left = self.processes()
-            for pid in left:
-                self.signal(pid, signal.SIGKILL)
-        expect(not left, f"`local down` left {left} running")
-
-    def processes(self):
-        """Whatever runs with a file of ours on its command line, as all parts and the workers do."""
-        found = []
-        for name in os.listdir("/proc"):
-            try:
-                with open(f"/proc/{name}/cmdline", "rb") as line:
-                    if name.isdigit() and bytes(self.state) + b"/" in line.read() and is_alive(name):
-                        found.append(int(name))
-            except (FileNotFoundError, NotADirectoryError, ProcessLookupError):
-                pass
-        return found
-
-    @staticmethod
-    def signal(pid, number):
-        try:
-            os.kill(pid, number)
-        except ProcessLookupError:
-            pass
-
-    def pid(self, part):
-        return int((self.state / f"{part}.pid").read_text())
-
-    def pids(self):
-        return [self.pid(part) for part in ("haproxy", *(f"node{node}/{part}" for node in (1, 2, 3)
-                                                         for part in ("supervisor", "memcached")))]
-
-    def workers(self, node):
-        """The pids of a node's workers, as `status` has them."""
-        found = re.search(rf"^node{node} .*, workers ([0-9 ]+),", self.setup("status").output, re.M)
-        return [int(pid) for pid in found[1].split()] if found else []
-
-    def ask(self, host, path):
-        with ASK.open(f"http://{self.network}.{host}:5000{path}", timeout=5) as answer:
-            return answer.read().decode()
-
-    def ring(self, host):
-        return json.loads(self.ask(host, "/hash_ring"))["ring"]
-
-    def default_ring(self):
-        return {"3000": f"{self.network}.11:5000", "8000": f"{self.network}.12:5000"}
+from local_cluster import Local
+from support import REPOSITORY, SETUP, at_end, eventually, expect, is_alive, run, write
 
 
 def test_it_comes_up_says_what_to_try_and_goes_down():
@@ -96,7 +25,7 @@ def test_it_comes_up_says_what_to_try_and_goes_down():
     expect(status.count(" ready ") == 3 and "in no position" in status and "node1 node2 node3" in status, status)
     local.setup("logs").expect(says="node1/kvserver.log")
     before = local.pids()
-    run(SETUP, "local", environment=local.environment, seconds=90).expect(says="All 7 parts of the cluster run.")
+    run(SETUP, "local", environment=local.environment, seconds=90).expect(says="All 10 parts of the cluster run.")
     expect(local.pids() == before, "a second run replaced parts that ran")
     local.setup("--nodes", "2").expect(1, says="a cluster with other settings runs here")
     local.setup("down").expect(says="The cluster is down")
@@ -112,12 +41,12 @@ def test_what_died_is_started_again():
     local = Local()
     local.up()
     kept = local.pid("node3/memcached"), local.pid("node3/supervisor"), local.pid("node1/supervisor")
-    for part in ("node1/memcached", "node2/supervisor", "haproxy"):
+    for part in ("node1/watcher", "node1/memcached", "node2/supervisor", "haproxy"):
         pid = local.pid(part)
         os.kill(pid, signal.SIGKILL)
         eventually(5, f"{part} is gone", lambda pid=pid: not is_alive(pid))
     status = local.setup("status").expect(1).output
-    expect(status.count("DOWN") == 3, status)
+    expect(status.count("DOWN") == 4, status)
     local.up()
     local.setup("status").expect()
     expect((local.pid("node3/memcached"), local.pid("node3/supervisor"), local.pid("node1/supervisor")) == kept,
@@ -199,6 +128,8 @@ def test_it_goes_down_whatever_state_its_parts_are_in():
     workers = local.workers(2)
     os.kill(local.pid("node1/supervisor"), signal.SIGKILL)
     os.kill(local.pid("node3/memcached"), signal.SIGKILL)
+    os.kill(local.pid("node2/watcher"), signal.SIGKILL)
+    os.kill(local.pid("node3/watcher"), signal.SIGSTOP)
     os.kill(workers[0], signal.SIGSTOP)
     os.kill(local.pid("node1/memcached"), signal.SIGSTOP)
     local.setup("down").expect(says="The cluster is down")

@@ -86,10 +86,10 @@ def run(*arguments, environment=None, directory=REPOSITORY, seconds=60):
         return Ran(arguments, status, output.read().decode(errors="replace"))
 
 
-def start(*arguments):
+def start(*arguments, output=subprocess.DEVNULL):
     """Starts a process that is killed when the test is over, or when this process dies."""
     process = subprocess.Popen([str(argument) for argument in arguments], stdin=subprocess.DEVNULL,
-                               stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL, start_new_session=True,
+                               stdout=output, stderr=output, start_new_session=True,
                                preexec_fn=lambda: ctypes.CDLL(None).prctl(1, signal.SIGKILL))
 
     def end():

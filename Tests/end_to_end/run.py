@@ -14,15 +14,10 @@ daemon is KVSERVER_BINARY, or what `swift build -c release` made; KVSERVER_HAPRO
 """
 
 import argparse
-import fnmatch
-import importlib.util
 import json
 import random
-import signal
 import sys
 import tempfile
-import time
-import traceback
 from pathlib import Path
 
 HERE = Path(__file__).resolve().parent
@@ -30,22 +25,17 @@ sys.path.insert(0, str(HERE))
 sys.dont_write_bytecode = True
 
 from harness.context import Context  # noqa: E402
-from harness.expectations import TestFailure  # noqa: E402
 from harness.processes import end_all  # noqa: E402
-
-#: How long a test may take; a module's LIMIT_SECONDS or FULL_LIMIT_SECONDS says otherwise.
-DEFAULT_LIMIT_SECONDS, DEFAULT_FULL_LIMIT_SECONDS = 120, 3600
+from harness.runner import chosen_tests, exit_on_signals, list_tests, run_test  # noqa: E402
 
 
 def main():
     options = parse_arguments()
-    tests = [path for path in sorted(HERE.glob("[0-9][0-9]_*.py")) if is_chosen(path.stem, options.only)]
+    tests = chosen_tests(HERE, options.only)
     if options.list:
-        for path in tests:
-            print(f"{path.stem}: {(load_module(path).__doc__ or '').strip().splitlines()[0]}")
+        list_tests(tests)
         return 0
-    for number in (signal.SIGTERM, signal.SIGHUP):
-        signal.signal(number, lambda *_: sys.exit(1))
+    exit_on_signals()
     seed = options.seed if options.seed is not None else random.SystemRandom().randrange(1_000_000)
     schedule = json.loads(Path(options.schedule).read_text()) if options.schedule else None
     log_directory = options.logs or tempfile.mkdtemp(prefix="kvserver-e2e-logs-")
@@ -75,55 +65,6 @@ def parse_arguments():
     parser.add_argument("--schedule", metavar="FILE", help="faults to inflict, as an earlier run printed them")
     parser.add_argument("--logs", metavar="DIRECTORY", help="where logs of failed tests go")
     return parser.parse_args()
-
-
-def is_chosen(name, patterns):
-    return not patterns or any(pattern in name or fnmatch.fnmatch(name, pattern) for pattern in patterns)
-
-
-def load_module(path):
-    specification = importlib.util.spec_from_file_location(f"test_{path.stem}", path)
-    module = importlib.util.module_from_spec(specification)
-    specification.loader.exec_module(module)
-    return module
-
-
-class OutOfTime(TestFailure):
-    """A test took longer than it may."""
-
-
-def run_test(path, context):
-    """Runs one test and prints its line; True when it passed."""
-    began = time.monotonic()
-    problem = None
-    try:
-        module = load_module(path)
-        limit = (getattr(module, "FULL_LIMIT_SECONDS", DEFAULT_FULL_LIMIT_SECONDS) if context.full
-                 else getattr(module, "LIMIT_SECONDS", DEFAULT_LIMIT_SECONDS))
-        signal.signal(signal.SIGALRM, lambda *_: raise_out_of_time(limit))
-        signal.alarm(limit)
-        module.run(context)
-    except TestFailure as failure:
-        problem = str(failure)
-        place = traceback.extract_tb(failure.__traceback__)
-        own = [frame for frame in place if frame.filename == str(path)]
-        if own:
-            problem += f"\n  at {path.name}:{own[-1].lineno}: {own[-1].line}"
-    except Exception:
-        problem = traceback.format_exc()
-    finally:
-        signal.alarm(0)
-        end_all()
-    seconds = time.monotonic() - began
-    notes = f": {'; '.join(context.notes)}" if context.notes else ""
-    print(f"{'FAILED' if problem else 'ok    '} {path.stem} ({seconds:.1f} s){notes}", flush=True)
-    if problem:
-        print("      " + problem.replace("\n", "\n      "), flush=True)
-    return problem is None
-
-
-def raise_out_of_time(limit):
-    raise OutOfTime(f"took longer than {limit} s")
 
 
 if __name__ == "__main__":

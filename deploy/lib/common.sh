@@ -50,6 +50,12 @@ json_string() {
     printf '"%s"' "${text//\"/\\\"}"
 }
 
+# json_value KEY FILE: the value of a string or number in a flat JSON object, or nothing.
+json_value() {
+    [ -e "$2" ] || return 0
+    tr '\n' ' ' <"$2" | sed -nE "s/.*\"$1\"[[:space:]]*:[[:space:]]*\"?([^\",} ]*).*/\1/p"
+}
+
 # http METHOD-OPTIONS... URL: curl, never through a proxy, failing on an error status.
 http() {
     curl --noproxy '*' --silent --show-error --fail-with-body --max-time 5 "$@"
@@ -80,8 +86,8 @@ listener_of() {
     fi
 }
 
-# install_packages NAME|FILE.deb...: by apt-get, without starting any service. Debian would start memcached and haproxy
-# on their default ports, and enable them at boot; ours are started from elsewhere. Services that were there already
+# install_packages NAME|FILE.deb...: by apt-get, without starting any service. Debian would start memcached, haproxy and
+# etcd on their default ports, and enable them at boot; ours are started from elsewhere. Services that were there already
 # are left as they are.
 install_packages() {
     command -v apt-get >/dev/null || die "no apt-get here; install these by hand, then run this again: $*"
@@ -93,7 +99,7 @@ install_packages() {
     as_root env DEBIAN_FRONTEND=noninteractive sh -euc '
         policy=/usr/sbin/policy-rc.d
         had() { dpkg-query -W -f "\${Status}" "$1" 2>/dev/null | grep -q "ok installed"; }
-        for service in memcached haproxy; do
+        for service in memcached haproxy etcd-server; do
             had $service || new="${new:-} $service"
         done
         if [ ! -e $policy ]; then
@@ -106,7 +112,7 @@ install_packages() {
         apt-get install -y -q --no-install-recommends "$@"
         for service in ${new:-}; do
             if had $service && command -v systemctl >/dev/null; then
-                systemctl --quiet disable $service.service || true
+                systemctl --quiet disable ${service%-server}.service || true
             fi
         done
     ' sh "$@" || die "apt-get could not install: $*"

@@ -11,15 +11,18 @@ PORT=5000
 
 local_usage() {
     cat <<'END'
-Usage: ./setup.sh local [--nodes K] [--workers W] [--memory MIB] [--network A.B.C]
+Usage: ./setup.sh local [--nodes K] [--replicas N] [--workers W] [--memory MIB] [--network A.B.C] [--warm-restart yes|no]
        ./setup.sh local status            what runs, and the ring; fails if a part is missing
        ./setup.sh local logs [-f] [PART]  the end of the logs (of node1, haproxy, ...); -f follows them
        ./setup.sh local reload            replaces each node's workers one by one (SIGHUP); costs no request
        ./setup.sh local reload-haproxy    HAProxy takes up haproxy.cfg as it is now; costs no request
+       ./setup.sh local restart [NODE...] restarts these nodes (1, 2, ...), or all, one by one: daemon and memcached.
+                                          The pairs stay; those of the node that restarts answer 503 meanwhile
        ./setup.sh local down              stops it; pairs and ring are gone with it, logs stay
 
 Without a word, it installs what is missing (with apt-get, through sudo unless you are root), builds the daemon for
-release, starts the cluster, stores a pair and reads it back. Run again, it starts the parts that have died.
+release, starts the cluster, stores a pair and reads it back. Run again, it starts the parts that have died. Workers and
+memcacheds that die are started again by themselves (by the supervisor, and by deploy/watch-memcached.sh).
 
     HAProxy    127.0.0.10:5000   (statistics: http://127.0.0.10:8404/)
     node 1     127.0.0.11:5000   position 3000     each node with a
@@ -28,12 +31,16 @@ release, starts the cluster, stores a pair and reads it back. Run again, it star
 
   --nodes K        1 to 50 nodes (3). From three on, the last one is the standby; the others are spread evenly over the
                    ring, from position 3000 on. One or two nodes are all in the ring.
+  --replicas N     how many nodes hold each pair, 1 to 9 (3); all that are in the ring where those are fewer
   --workers W      worker processes a node (2)
   --memory MIB     memory for the pairs of each node (512)
   --network A.B.C  other loopback addresses (127.0.0), for a second cluster: 127.0.1
+  --warm-restart yes|no
+                   whether the pairs lie in /dev/shm, so that they outlast `restart` (yes where that has room for the
+                   memory of all nodes and --memory is 40 or more, else no)
 
-Everything lies in .local/ of the checkout: node1/supervisor.pid, node1/memcached.pid, haproxy.pid, node1/kvserver.log
-and so on, so that you can kill a part and watch.
+Everything but the pairs lies in .local/ of the checkout: node1/supervisor.pid, node1/memcached.pid, node1/watcher.pid,
+haproxy.pid, node1/kvserver.log and so on, so that you can kill a part and watch.
 
 Environment: KVSERVER_BINARY=/path/to/KVServer   runs that instead of building
              KVSERVER_LOCAL=/path                keeps the state there instead of in .local/
@@ -43,16 +50,17 @@ END
 setup_local() {
     local command=up
     case ${1:-} in
-    up | status | logs | reload | reload-haproxy | down) command=$1 && shift ;;
+    up | status | logs | reload | reload-haproxy | restart | down) command=$1 && shift ;;
     --help | -h) local_usage && return ;;
     esac
     [[ " $* " != *' --help '* && " $* " != *' -h '* ]] || { local_usage && return; }
     case $command in
     logs) local_logs "$@" && return ;;
     up) ;;
+    restart) restarted=("$@") ;;
     *) [ $# = 0 ] || misused "local $command takes no arguments" ;;
     esac
-    nodes='' workers='' memory='' network=''
+    nodes='' replicas='' workers='' memory='' network='' warm=''
     if [ "$command" = up ]; then
         options=$*
         read_options "$@"
@@ -77,35 +85,42 @@ read_options() {
         case $1 in
         --nodes) needs_value "$@" && nodes=$2 ;;
         --workers) needs_value "$@" && workers=$2 ;;
+        --replicas) needs_value "$@" && replicas=$2 ;;
         --memory) needs_value "$@" && memory=$2 ;;
         --network) needs_value "$@" && network=$2 ;;
+        --warm-restart) needs_value "$@" && warm=$2 ;;
         *) misused "unknown argument: $1" ;;
         esac
         shift 2
     done
     is_number "${nodes:-3}" 1 50 || misused "--nodes takes 1 to 50: $nodes"
+    is_number "${replicas:-3}" 1 9 || misused "--replicas takes 1 to 9: $replicas"
     is_number "${workers:-2}" 1 256 || misused "--workers takes 1 to 256: $workers"
     is_number "${memory:-512}" 16 1000000 || misused "--memory takes MiB from 16 up: $memory"
     if [[ ${network:-127.0.0} != 127.* ]] || ! is_endpoint "${network:-127.0.0}.1:1"; then
         misused "--network takes the first three bytes of loopback addresses, such as 127.0.1: $network"
     fi
+    [[ ${warm:-yes} =~ ^(yes|no)$ ]] || misused "--warm-restart takes yes or no: $warm"
 }
 
 # Sets whatever no option has set from the settings of last time, or from the defaults.
 settle_options() {
-    local saved_nodes='' saved_workers='' saved_memory='' saved_network=''
+    local saved_nodes='' saved_replicas='' saved_workers='' saved_memory='' saved_network='' saved_warm=''
     # (The variables are assigned by name here.)
     local name value
     if [ -e "$STATE/settings" ]; then
         while IFS='=' read -r name value; do
-            case $name in nodes | workers | memory | network) printf -v "saved_$name" %s "$value" ;; esac
+            case $name in nodes | replicas | workers | memory | network | warm) printf -v "saved_$name" %s "$value" ;; esac
         done <"$STATE/settings"
     fi
     nodes=${nodes:-${saved_nodes:-3}}
+    replicas=${replicas:-${saved_replicas:-3}}
     workers=${workers:-${saved_workers:-2}}
     memory=${memory:-${saved_memory:-512}}
     network=${network:-${saved_network:-127.0.0}}
-    settings=$(printf 'nodes=%s\nworkers=%s\nmemory=%s\nnetwork=%s' "$nodes" "$workers" "$memory" "$network")
+    warm=${warm:-${saved_warm:-auto}}
+    settings=$(printf 'nodes=%s\nreplicas=%s\nworkers=%s\nmemory=%s\nnetwork=%s\nwarm=%s' \
+        "$nodes" "$replicas" "$workers" "$memory" "$network" "$warm")
     BALANCER=$network.10
     if [ "$nodes" -ge 3 ]; then members=$((nodes - 1)); else members=$nodes; fi
 }
@@ -122,6 +137,7 @@ position_of() {
 
 supervisor_pid() { part_pid "$STATE/node$1/supervisor.pid" "$STATE/node$1/kvserver.json"; }
 memcached_pid() { part_pid "$STATE/node$1/memcached.pid" "$STATE/node$1/memcached.sock"; }
+watcher_pid() { part_pid "$STATE/node$1/watcher.pid" "$STATE/node$1/memcached.pid"; }
 haproxy_pid() { part_pid "$STATE/haproxy.pid" "$STATE/haproxy.cfg"; }
 
 # part_pid PIDFILE FILE: prints the pid if it runs and its command line names FILE.
@@ -144,6 +160,7 @@ all_pids() {
     for ((node = 1; node <= nodes; node++)); do
         { supervisor_pid "$node" && echo; } || true
         { memcached_pid "$node" && echo; } || true
+        { watcher_pid "$node" && echo; } || true
     done
 }
 
@@ -181,10 +198,10 @@ local_up() {
         [ -z "$options" ] || [ "$settings" = "$(cat "$STATE/settings")" ] ||
             die "a cluster with other settings runs here; first: ./setup.sh local down"
     elif [ "$settings" != "$(cat "$STATE/settings" 2>/dev/null)" ]; then
-        # Another cluster than last time: its nodes start without a ring.
-        rm -rf "$STATE"/node*/state
+        # Another cluster than last time: its nodes start without a ring, and without pairs.
+        rm -rf "$STATE"/node*/state "$(memory_directory)"
     fi
-    local parts=$((1 + 2 * nodes)) running
+    local parts=$((1 + 3 * nodes)) running
     running=$(all_pids | wc -l)
     if [ "$running" = $parts ]; then
         say "All $parts parts of the cluster run."
@@ -193,6 +210,7 @@ local_up() {
         find_binary
         check_ports
         printf '%s\n' "$settings" >"$STATE/settings"
+        choose_memory_files
         say "Starting the cluster ..."
         for ((node = 1; node <= nodes; node++)); do start_memcached "$node"; done
         for ((node = 1; node <= nodes; node++)); do start_supervisor "$node"; done
@@ -255,15 +273,65 @@ check_ports() {
     fi
 }
 
+# On a tmpfs, and this state directory's own.
+memory_directory() {
+    printf '/dev/shm/kvserver-%s-%.16s' "$(id -u)" "$(realpath -m "$STATE" | sha256sum)"
+}
+
+# Sets memory_files to where the nodes' memory is to lie, or to nothing where it is to be gone with its memcached.
+choose_memory_files() {
+    local why
+    memory_files=''
+    [ "$warm" != no ] || return 0
+    why=$(obstacle_to_memory_files)
+    if [ -z "$why" ]; then
+        memory_files=$(memory_directory)
+    else
+        [ "$warm" = auto ] || die "there can be no warm restart: $why"
+        say "Pairs won't outlast a restart of their memcached: $why"
+    fi
+}
+
+# Makes the directory for them, or prints why not.
+obstacle_to_memory_files() {
+    local directory room held
+    if [ "$memory" -lt 40 ]; then
+        echo "memcached needs --memory 40 for that, or more" && return
+    fi
+    if [ "$(stat -f -c %T /dev/shm 2>/dev/null)" != tmpfs ]; then
+        echo "/dev/shm is no tmpfs here" && return
+    fi
+    directory=$(memory_directory)
+    # (Anybody may make a directory of that name there.)
+    mkdir -m 700 "$directory" 2>/dev/null || true
+    if [ ! -d "$directory" ] || [ -L "$directory" ] || [ ! -O "$directory" ]; then
+        echo "$directory is not ours" && return
+    fi
+    room=$(df --output=avail -B 1M /dev/shm | tail -n 1)
+    held=$(du -sm "$directory" | cut -f 1)
+    if [ $((room + held)) -lt $((nodes * memory)) ]; then
+        rmdir "$directory" 2>/dev/null || true
+        echo "/dev/shm has room for $((room + held)) MiB, and $nodes nodes of $memory MiB need more" && return
+    fi
+}
+
 start_memcached() {
-    local directory=$STATE/node$1
-    memcached_pid "$1" >/dev/null && return
+    local directory=$STATE/node$1 file=()
+    watcher_pid "$1" >/dev/null && memcached_pid "$1" >/dev/null && return
     [ ${#STATE} -le 80 ] || die "$STATE is too long a path for unix sockets: set KVSERVER_LOCAL to a shorter one"
     mkdir -p "$directory"
-    rm -f "$directory/memcached.sock"
-    launch "$directory/memcached.log" "$directory/memcached.pid" \
-        "$HERE/deploy/run-memcached.sh" --socket "$directory/memcached.sock" --memory "$memory" --threads 2
-    within 5 test -S "$directory/memcached.sock" || part_failed "memcached of node $1 did not start" "node$1/memcached.log"
+    if ! watcher_pid "$1" >/dev/null; then
+        memcached_pid "$1" >/dev/null || rm -f "$directory/memcached.sock"
+        [ -z "$memory_files" ] || file=(--memory-file "$memory_files/node$1")
+        launch "$directory/memcached.log" "$directory/watcher.pid" \
+            "$HERE/deploy/watch-memcached.sh" --pid-file "$directory/memcached.pid" \
+            --socket "$directory/memcached.sock" --memory "$memory" --threads 2 ${file[@]+"${file[@]}"}
+    fi
+    within 15 memcached_listens "$1" || part_failed "memcached of node $1 did not start" "node$1/memcached.log"
+}
+
+memcached_listens() {
+    memcached_pid "$1" && [ -S "$STATE/node$1/memcached.sock" ]
 }
 
 start_supervisor() {
@@ -308,7 +376,7 @@ install_ring() {
     done
     for entry in $ring; do arguments+=("${entry#*=}=${entry%%=*}"); done
     # shellcheck disable=SC2086 # words
-    "$HERE/deploy/reconfigure.sh" "${arguments[@]}" $standbys || die "the ring could not be installed everywhere"
+    "$HERE/deploy/reconfigure.sh" --replicas "$replicas" "${arguments[@]}" $standbys || die "the ring could not be installed everywhere"
 }
 
 ring_of_any() {
@@ -371,7 +439,7 @@ END
     shown=${shown#"$PWD/"}
     cat <<END
   kill -9 \$(pgrep -P \$(cat $shown/node1/supervisor.pid) | head -n 1)    # a worker dies; nobody notices
-  $here local status                           # also: logs, reload, down
+  $here local status                           # also: logs, reload, restart, down
 Statistics: http://$BALANCER:8404/
 END
 }
@@ -399,7 +467,9 @@ local_status() {
         [ -z "$pid" ] || workers_now=$(pgrep -P "$pid" | paste -sd ' ' || true)
         printf ', workers %s, ' "${workers_now:-none}"
         part memcached "$(memcached_pid "$node" || true)" || absent=$((absent + 1))
-        printf ', %s\n' "${positions:+at }${positions:-in no position}"
+        printf ' ('
+        part watcher "$(watcher_pid "$node" || true)" || absent=$((absent + 1))
+        printf '), %s\n' "${positions:+at }${positions:-in no position}"
     done
     printf 'HAProxy %-16s %-9s ' "$BALANCER:$PORT" ''
     part master "$(haproxy_pid || true)" || absent=$((absent + 1))
@@ -447,6 +517,52 @@ local_reload_haproxy() {
     say "HAProxy takes up $STATE/haproxy.cfg"
 }
 
+# local_restart: the nodes of `restarted`, or all.
+local_restart() {
+    settle_options
+    # shellcheck source-path=SCRIPTDIR source=restart.sh
+    . "$HERE/deploy/lib/restart.sh"
+    local node
+    [ ${#restarted[@]} != 0 ] || for ((node = 1; node <= nodes; node++)); do restarted+=("$node"); done
+    for node in "${restarted[@]}"; do
+        is_number "$node" 1 "$nodes" || misused "local restart takes numbers of nodes, 1 to $nodes: $node"
+    done
+    begin_restarts "./setup.sh local"
+    for current in "${restarted[@]}"; do
+        for ((node = 1; node <= nodes; node++)); do
+            require_ready "node $node" "$(address_of "$node")"
+        done
+        # The program that runs now, or what has been put in its place since; nothing is built here.
+        binary=$({ tr '\0' '\n' <"/proc/$(supervisor_pid "$current")/cmdline"; } 2>/dev/null | head -n 1) || true
+        [ -x "$binary" ] || die "there is no program at '$binary', which node $current was started from"
+        restart_node "node $current" "$(address_of "$current")" "$STATE/node$current/memcached.sock"
+    done
+}
+
+# What restart_node calls, for node `current`.
+
+stop_daemon() {
+    end "$(supervisor_pid "$current" || true)" 15
+    require_free "$(address_of "$current")" "$STATE/node$current/kvserver.json"
+}
+
+stop_memcached() {
+    local end=$((SECONDS + 30))
+    old=$(memcached_pid "$current") || return 1
+    kill -USR1 "$old"
+    while kill -0 "$old" 2>/dev/null; do
+        [ $SECONDS -lt $end ] || return 1
+        sleep 0.05
+    done
+}
+
+# (Its watcher starts it, in its own time.)
+start_memcached_again() { within 30 memcached_is_another; }
+memcached_is_another() {
+    [ "$(memcached_pid "$current")" != "${old:-}" ] && statistic "$STATE/node$current/memcached.sock" pid
+}
+start_daemon() { start_supervisor "$current"; }
+
 # end PIDS SECONDS: ends them, by force when the seconds are over.
 end() {
     local pid limit=$((SECONDS + $2))
@@ -465,9 +581,14 @@ local_down() {
     end "$(haproxy_pid || true)" 5
     for ((node = 1; node <= nodes; node++)); do pids+=" $(supervisor_pid "$node" || true)"; done
     end "$pids" 15
+    # A watcher ends its memcached; where there is none, the pid file still names one that runs.
+    pids=''
+    for ((node = 1; node <= nodes; node++)); do pids+=" $(watcher_pid "$node" || true)"; done
+    end "$pids" 8
     pids=''
     for ((node = 1; node <= nodes; node++)); do pids+=" $(memcached_pid "$node" || true)"; done
     end "$pids" 5
-    rm -rf "$STATE"/haproxy.pid "$STATE"/node*/{supervisor.pid,memcached.pid,memcached.sock,state}
+    rm -rf "$STATE"/haproxy.pid "$STATE"/node*/{supervisor.pid,watcher.pid,memcached.pid,memcached.lock,memcached.sock,state}
+    rm -rf "$(memory_directory)"
     say "The cluster is down. (Its logs are in $STATE.)"
 }

@@ -17,6 +17,9 @@ package or checkout it replaces the daemon. memcached stays up meanwhile, and wi
   --address IP:PORT   by which the other nodes and the balancer reach this node (needed the first time)
   --listen IP:PORT    the address to bind, where that is another one, as on a machine behind NAT: 0.0.0.0:5000
   --memory MIB        memory for the pairs, from 64 up (the first time: two fifths of the machine's)
+  --warm-restart yes|no
+                      whether the pairs lie in /dev/shm, so that they outlast a planned restart of memcached (yes); no is
+                      for a machine whose /dev/shm is too small, such as many a container's
   --workers N         worker processes, 1 to 256; 0 for one a core (the first time: one a core)
   --deb FILE          install this package; if FILE.sha256 is beside it, it has to match
   --root DIR          install into DIR and leave the machine itself alone: nothing is started, no user is made here.
@@ -33,13 +36,14 @@ USAGE
 }
 
 setup_node() {
-    local address='' listen='' memory='' workers='' deb='' root=''
+    local address='' listen='' memory='' workers='' warm='' deb='' root=''
     while [ $# -gt 0 ]; do
         case $1 in
         --address) needs_value "$@" && address=$2 && shift 2 ;;
         --listen) needs_value "$@" && listen=$2 && shift 2 ;;
         --memory) needs_value "$@" && memory=$2 && shift 2 ;;
         --workers) needs_value "$@" && workers=$2 && shift 2 ;;
+        --warm-restart) needs_value "$@" && warm=$2 && shift 2 ;;
         --deb) needs_value "$@" && deb=$2 && shift 2 ;;
         --root) needs_value "$@" && root=$2 && shift 2 ;;
         --help | -h) node_usage && return ;;
@@ -74,6 +78,7 @@ check_node_options() {
     [ -z "$listen" ] || is_endpoint "$listen" || misused "--listen takes ip:port, with an IPv4 address: $listen"
     [ -z "$memory" ] || is_number "$memory" 64 1000000 || misused "--memory takes MiB from 64 up: $memory"
     [ -z "$workers" ] || is_number "$workers" 0 256 || misused "--workers takes 0 to 256: $workers"
+    [[ ${warm:-yes} =~ ^(yes|no)$ ]] || misused "--warm-restart takes yes or no: $warm"
     [ -n "$address" ] || [ -e "$configuration" ] ||
         misused "--address is missing: the ip:port by which the other nodes reach this one"
     [ -z "$deb" ] || [ -f "$deb" ] || die "there is no file $deb"
@@ -91,10 +96,13 @@ check_machine() {
         die "$bound is taken by $owner"
     fi
     # memcached keeps the pairs in /dev/shm, so that they survive its restart.
+    [ -n "$wanted" ] || [ -e "$environment" ] || wanted=$(fitting_memory)
+    if [ "${warm:-no}" = no ] && { [ -n "$warm" ] || grep -qsx 'MEMORY_FILE=' "$environment"; }; then return; fi
     room=$(df --output=size -B 1M /dev/shm | tail -n 1)
     if [ -n "$wanted" ] && [ "$room" -lt "$wanted" ]; then
         die "/dev/shm has $((room)) MiB; for $wanted MiB of pairs, make it larger first:" \
-            "mount -o remount,size=$((wanted + 64))M /dev/shm (and in /etc/fstab)"
+            "mount -o remount,size=$((wanted + 64))M /dev/shm (and in /etc/fstab); or keep them elsewhere, where no" \
+            "restart of memcached leaves them: --warm-restart no"
     fi
 }
 
@@ -233,6 +241,12 @@ END
         say "memcached gets $memory MiB when it is next started, and starts empty then. Move the node out of the ring" \
             "first, and then: systemctl restart kvserver-memcached"
     fi
+    # Without that line, the unit's own default holds.
+    if [ "$warm" = no ] && ! grep -qx 'MEMORY_FILE=' "$environment"; then
+        write_file "$environment" < <(sed '/^MEMORY_FILE=/d' "$environment" && echo 'MEMORY_FILE=')
+    elif [ "$warm" = yes ] && grep -q '^MEMORY_FILE=' "$environment"; then
+        write_file "$environment" < <(sed '/^MEMORY_FILE=/d' "$environment")
+    fi
 }
 
 # Two fifths of the machine's memory in MiB. (A tmpfs, where the pairs lie, is half of it by default.)
@@ -258,13 +272,7 @@ write_file() {
     say "Wrote $1."
 }
 
-# The configuration is one flat JSON object. json_value KEY FILE: the value of a string or number, or nothing.
-json_value() {
-    [ -e "$2" ] || return 0
-    tr '\n' ' ' <"$2" | sed -nE "s/.*\"$1\"[[:space:]]*:[[:space:]]*\"?([^\",} ]*).*/\1/p"
-}
-
-# set_json KEY JSON: in place, or as the first member.
+# The configuration is one flat JSON object. set_json KEY JSON: in place, or as the first member.
 set_json() {
     local value='("([^"\\]|\\.)*"|[^],}[:space:]]+)'
     if grep -qE "\"$1\"[[:space:]]*:" "$configuration"; then

@@ -8,7 +8,7 @@ operations of one key, and returns None when they are in order, else a `Violatio
 * `check_zones`: exact for unique values, without versions. O(n log n). (Gibbons and Korach, "Testing shared
   memories", 1997; Golab, Li and Shah, "Analyzing consistency properties for fun and profit", 2011.)
 * `check_search`: exact for any register. Exponential at worst, with a memo (Wing and Gong 1993, Lowe 2017, as in
-  porcupine). It knows deletes: a write of None.
+  porcupine). It knows deletes, a write of None, and conditional writes.
 
 A write that was certainly not done may not be read. One of unknown outcome may have been done at any time after its
 call, or never.
@@ -18,7 +18,7 @@ import bisect
 from typing import NamedTuple
 
 from .client import NO, OK, UNKNOWN
-from .history import FOREVER, NEVER, READ, WRITE, Operation
+from .history import CONDITIONAL, FOREVER, NEVER, READ, Operation
 
 
 class Violation(NamedTuple):
@@ -36,11 +36,11 @@ class Undecided(Exception):
 
 
 def _reads_and_writes(operations):
-    """The operations that bind: reads that were answered, and all writes by value."""
+    """The operations that bind: reads that were answered, and all writes by value, but for deletes."""
     reads = [operation for operation in operations if operation.kind == READ and operation.outcome == OK]
     writes = {}
     for operation in operations:
-        if operation.kind == WRITE:
+        if operation.is_write and not operation.is_delete:
             if operation.value in writes:
                 raise ValueError(f"the value {operation.value!r} was written twice: these checkers need unique values")
             writes[operation.value] = operation
@@ -66,6 +66,8 @@ def _reads_of_nothing_written(reads, writes):
 
 
 def check_versions(operations):
+    """Passing proves linearizability where nothing was deleted; of deletes, and of what is found after them, it sees only
+    those whose answers carry a version, and of conditional writes not the condition."""
     reads, writes = _reads_and_writes(operations)
     violation = _reads_of_nothing_written(reads, writes)
     if violation:
@@ -87,8 +89,22 @@ def check_versions(operations):
         if other != value:
             return Violation(witness[value].key, "two values under one version", (witness[other], witness[value]))
 
-    # Nothing found is older than every version; versions are fixed-width text, and "" sorts before all of them.
-    versioned = [(read, version_of_value[read.value] if read.value is not None else "") for read in reads]
+    deletes = [operation for operation in operations if operation.is_delete]
+    for delete in deletes:
+        if delete.outcome != OK:
+            continue
+        if delete.version is None:
+            return Violation(delete.key, "an answer without a version", (delete,))
+        if delete.version in value_of_version:
+            return Violation(delete.key, "a delete under the version of another write",
+                             (delete, *(o for o in operations if o is not delete and o.version == delete.version)))
+        value_of_version[delete.version] = delete
+
+    # Nothing found, where nothing was deleted, is older than every version; versions are fixed-width text, and "" sorts
+    # before all of them.
+    versioned = [(read, version_of_value[read.value]) for read in reads if read.value is not None]
+    versioned += [(read, read.version or "") for read in reads if read.value is None and (read.version or not deletes)]
+    versioned += [(delete, delete.version) for delete in deletes if delete.outcome == OK]
     versioned += [(write, version_of_value[value]) for value, write in writes.items()
                   if value in version_of_value and write.outcome != NO]
     by_return = sorted((pair for pair in versioned if pair[0].outcome != UNKNOWN), key=lambda pair: pair[0].returned)
@@ -124,8 +140,8 @@ class _Cluster(NamedTuple):
 
 def check_zones(operations):
     reads, writes = _reads_and_writes(operations)
-    if None in writes:
-        raise ValueError("check_zones knows no deletes: nothing-found would be a value written twice")
+    if needs_search(operations):
+        raise ValueError("check_zones knows no deletes (nothing-found would be a value written twice) and no conditions")
     violation = _reads_of_nothing_written(reads, writes)
     if violation:
         return violation
@@ -175,6 +191,41 @@ def _violation_of_pair(what, *clusters):
 # Search
 
 
+def needs_search(operations):
+    """True where zones don't do: a key with deletes or conditional writes."""
+    return any(operation.is_delete or operation.kind == CONDITIONAL for operation in operations)
+
+
+def _next_state(operation, state):
+    """What the key holds after the operation, if it can have happened where the key holds `state`; else IMPOSSIBLE."""
+    if operation.kind == READ:
+        return state if operation.value == state else IMPOSSIBLE
+    if operation.kind == CONDITIONAL:
+        matches = operation.expected == state
+        if operation.outcome == UNKNOWN:
+            return operation.value if matches else state
+        if operation.found_another_value:
+            return IMPOSSIBLE if matches else state
+        return operation.value if matches else IMPOSSIBLE
+    return operation.value
+
+
+IMPOSSIBLE = object()
+
+
+def _binding(operations):
+    """The operations that an order has to explain. Without conditional writes, an unknown write that nobody can have seen
+    explains nothing, and would only multiply the orders to try."""
+    binding = [o for o in operations if o.outcome == OK or o.found_another_value or (o.outcome == UNKNOWN and o.is_write)]
+    if any(operation.kind == CONDITIONAL for operation in binding):
+        return binding
+    last_seen = {}
+    for operation in binding:
+        if operation.kind == READ:
+            last_seen[operation.value] = max(operation.returned, last_seen.get(operation.value, NEVER))
+    return [o for o in binding if o.outcome != UNKNOWN or last_seen.get(o.value, NEVER) >= o.called]
+
+
 class _Event:
     """A call or a return in a doubly linked list ordered by time. A call of a finished operation knows its return."""
 
@@ -198,14 +249,14 @@ class _Event:
 
 
 def check_search(operations, initial=None, state_limit=1_000_000):
-    binding = [o for o in operations if o.outcome == OK or (o.outcome == UNKNOWN and o.kind == WRITE)]
+    binding = _binding(operations)
     if not binding:
         return None
     timeline, must_return = [], 0
     for index, operation in enumerate(binding):
         call = _Event(operation, index)
         timeline.append(((operation.called, 0, index), call))
-        if operation.outcome == OK:
+        if operation.outcome != UNKNOWN:
             call.ends = _Event(operation, index)
             timeline.append(((operation.returned, 1, index), call.ends))
             must_return += 1
@@ -219,7 +270,7 @@ def check_search(operations, initial=None, state_limit=1_000_000):
     undo = []
     entry = head.next
     while pending:
-        is_return = entry is not None and entry.operation.outcome == OK and entry.ends is None
+        is_return = entry is not None and entry.operation.outcome != UNKNOWN and entry.ends is None
         if entry is None or is_return:
             # A return whose operation is not yet placed, or no candidate left: take the last placement back.
             if not undo:
@@ -233,11 +284,8 @@ def check_search(operations, initial=None, state_limit=1_000_000):
             entry = entry.next
             continue
         operation = entry.operation
-        if operation.kind == WRITE:
-            next_state = operation.value
-        elif operation.value == state:
-            next_state = state
-        else:
+        next_state = _next_state(operation, state)
+        if next_state is IMPOSSIBLE:
             entry = entry.next
             continue
         placed = (done | (1 << entry.index), next_state)
@@ -260,11 +308,12 @@ def check_search(operations, initial=None, state_limit=1_000_000):
 # Whole histories
 
 
-def check_history(history, with_versions=True):
-    """All violations of a history of unique values: by zones (exact), and by versions where answers carry them."""
+def check_history(history, with_versions=True, state_limit=1_000_000):
+    """All violations of a history of unique values: by zones or search (both exact), and by versions where answers carry
+    them. Raises `Undecided` when a search gives up."""
     violations = []
     for operations in history.by_key.values():
-        violation = check_zones(operations)
+        violation = check_search(operations, state_limit=state_limit) if needs_search(operations) else check_zones(operations)
         if violation is None and with_versions:
             violation = check_versions(operations)
         if violation:

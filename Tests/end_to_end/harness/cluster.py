@@ -18,6 +18,7 @@ import time
 from pathlib import Path
 
 from . import client as http
+from .etcd import Etcd
 from .expectations import TestFailure, eventually, expect
 from .placement import Ring
 from .processes import OwnedProcess, children_of, is_alive, kill, wait_until_gone
@@ -67,6 +68,10 @@ class AddressBlock:
     def address(self, host, port=PORT):
         return f"{self.prefix}.{host}:{port}"
 
+    def entrance(self, _number):
+        """What a process of that node calls before its program begins: nothing, all nodes share this machine's network."""
+        return None
+
     def release(self):
         self._claim.close()
 
@@ -79,13 +84,15 @@ class Memcached:
         self.log_path = log_path
         self.megabytes = megabytes
         self.hash_power = hash_power
+        #: Further words for `-o`, from the next start on.
+        self.options = []
         self.process = None
 
     def start(self):
         if os.path.exists(self.socket_path):
             os.unlink(self.socket_path)
         arguments = ["memcached", "-M", "-F", "-B", "ascii", "-U", "0", "-s", self.socket_path, "-a", "0660",
-                     "-m", str(self.megabytes), "-o", f"hashpower={self.hash_power}", "-t", "2"]
+                     "-m", str(self.megabytes), "-o", ",".join([f"hashpower={self.hash_power}", *self.options]), "-t", "2"]
         if os.geteuid() == 0:
             arguments += ["-u", "root"]
         self.process = OwnedProcess(arguments, self.log_path)
@@ -136,9 +143,10 @@ def _percent_decode(data):
 class Node:
     """One node: the supervisor, its workers and their memcached."""
 
-    def __init__(self, name, address, directory, binary, settings, memory_megabytes, hash_power):
+    def __init__(self, name, address, directory, binary, settings, memory_megabytes, hash_power, enter=None):
         self.name = name
         self.address = address
+        self._enter = enter
         self.directory = Path(directory)
         self.state_directory = self.directory / "state"
         self.state_directory.mkdir(parents=True)
@@ -154,15 +162,23 @@ class Node:
             "failpointsFile": str(self._failpoints_path), "logLevel": "info", **settings,
         }
         self._settings_path = self.directory / "kvserver.json"
-        self._settings_path.write_text(json.dumps(self.settings, indent=2))
+        self.change_settings()
         self.supervisor = None
+        #: Of the daemon, from its next start on.
+        self.environment = {}
         self._expected_workers = []
 
     # Life
 
+    def change_settings(self, **changes):
+        """From the daemon's next start on."""
+        self.settings.update(changes)
+        self._settings_path.write_text(json.dumps(self.settings, indent=2))
+
     def start_daemon(self):
         environment = {name: value for name, value in os.environ.items() if not name.startswith(("KVSERVER_", "KV_"))}
-        self.supervisor = OwnedProcess([self._binary, "--config", self._settings_path], self.log_path, environment)
+        environment.update(self.environment)
+        self.supervisor = OwnedProcess([self._binary, "--config", self._settings_path], self.log_path, environment, self._enter)
 
     def wait_until_alive(self, seconds=15):
         """Waits until the node answers and all its workers are there."""
@@ -219,13 +235,18 @@ class Node:
         for pid in reversed(self.processes()):
             kill(pid, signal.SIGCONT)
 
+    def end_daemon(self):
+        """`kill -9` for all but memcached."""
+        workers = self.workers()
+        self.supervisor.kill()
+        for worker in workers:
+            kill(worker)
+        wait_until_gone(workers, 5)
+        self._expected_workers = []
+
     def end(self):
         if self.supervisor:
-            workers = self.workers()
-            self.supervisor.kill()
-            for worker in workers:
-                kill(worker)
-            wait_until_gone(workers, 5)
+            self.end_daemon()
         self.memcached.end()
 
     def accept_present_workers(self):
@@ -277,9 +298,10 @@ class Node:
         """What this node's memcached holds, as `GET /fetch_keys` tells it."""
         return self.json("/fetch_keys", timeout=60.0)
 
-    def install_ring(self, ring):
+    def install_ring(self, ring, **further):
+        """`further` goes into the same document, beside the nodes."""
         nodes = [{"ip": node, "key": position} for position, node in ring.nodes_by_position.items()]
-        return self.post_form("/hash_ring", data=json.dumps({"nodes": nodes}))
+        return self.post_form("/hash_ring", data=json.dumps({"nodes": nodes, **further}))
 
     # Logs
 
@@ -320,15 +342,26 @@ class Proxy:
     def reload(self, seconds=10):
         """What `systemctl reload haproxy` does; returns once a new worker process is there."""
         before = set(children_of(self._process.pid))
-        self._process.signal(signal.SIGUSR2)
-        eventually(seconds, "HAProxy has a new worker", lambda: set(children_of(self._process.pid)) - before)
+        asked = 0.0
+
+        def has_new_worker():
+            # The master takes no notice of a signal while it begins, as it does at each reload.
+            nonlocal asked
+            if time.monotonic() - asked > 1:
+                self._process.signal(signal.SIGUSR2)
+                asked = time.monotonic()
+            return set(children_of(self._process.pid)) - before
+        eventually(seconds, "HAProxy has a new worker", has_new_worker)
 
     def end(self):
+        """`kill -9`; may be started again."""
         if self._process:
             workers = children_of(self._process.pid)
             self._process.kill()
             for worker in workers:
                 kill(worker)
+            wait_until_gone(workers, 5)
+            self._process = None
 
     def get(self, target, timeout=5.0):
         return http.ask(self.address, http.request_bytes("GET", target), timeout)
@@ -387,17 +420,23 @@ class Cluster:
     """Nodes and HAProxy. Use as a context manager: on the way out it checks that nobody crashed, and ends everything."""
 
     def __init__(self, name, log_directory, *, nodes=3, positions=None, workers=2, proxy=True, memory_megabytes=256,
-                 hash_power=18, settings=None):
-        """`positions` maps positions to node numbers from 1; empty: the nodes get no ring."""
+                 hash_power=18, settings=None, network=None, ring_fields=None,
+                 replicas=1, authority="embedded"):
+        """`positions` maps positions to node numbers from 1; empty: the nodes get no ring. `network` gives the nodes their
+        addresses (by default a loopback network of their own), `ring_fields` goes into the ring's document beside the nodes.
+        `replicas=None` leaves their number to the daemon. With `authority="etcd"` three members of etcd keep the ring."""
         self.name = name
         self._log_directory = Path(log_directory)
-        self._block = AddressBlock()
+        self._block = network or AddressBlock()
+        self._ring_fields = {**({} if replicas is None else {"replicas": replicas}), **(ring_fields or {})}
         self.directory = Path(tempfile.mkdtemp(prefix="kvserver-e2e-"))
         binary = find_server_binary()
         expect(os.access(binary, os.X_OK), f"no daemon at {binary}: build it, or set KVSERVER_BINARY")
+        self.etcd = Etcd(self._block, self.directory) if authority == "etcd" else None
+        settings = {**({"etcd": self.etcd.endpoints} if self.etcd else {}), **(settings or {})}
         self.nodes = [
             Node(f"node{number}", self._block.address(10 + number), self.directory / f"node{number}", binary,
-                 {"workers": workers, **(settings or {})}, memory_megabytes, hash_power)
+                 {"workers": workers, **settings}, memory_megabytes, hash_power, self._block.entrance(number))
             for number in range(1, nodes + 1)
         ]
         positions = {3000: 1, 8000: 2} if positions is None else positions
@@ -420,6 +459,8 @@ class Cluster:
         return self._block.address(host)
 
     def start(self):
+        if self.etcd:
+            self.etcd.start()
         for node in self.nodes:
             node.memcached.start()
             node.start_daemon()
@@ -436,17 +477,23 @@ class Cluster:
     def install_ring(self, ring):
         """The same ring to every node in turn, as reconfigure.sh does it."""
         for node in self.nodes:
-            answer = node.install_ring(ring)
+            answer = node.install_ring(ring, **self._ring_fields)
             expect(answer.status == 200 and answer.body == b"OK", f"installing the ring on {node.name}: {answer}")
 
     def one_ring(self):
-        """The ring that all nodes have, or None while they differ in epoch or positions, or while a change runs."""
+        """The ring that all nodes have, or None while they differ in epoch or positions, or while a change runs. All workers of
+        a node have it: each answers for itself, and the next question may reach another one."""
         documents = [node.ring_document() for node in self.nodes]
-        if any(node.status().get("transition") is not None for node in self.nodes):
-            return None
         first = documents[0]
         if any((document["ring"], document["epoch"]) != (first["ring"], first["epoch"]) for document in documents):
             return None
+        for node in self.nodes:
+            status = node.status()
+            workers = status["workers"]
+            if status.get("transition") is not None or len(workers) < node.settings["workers"]:
+                return None
+            if any(worker["drainedEpoch"] < first["epoch"] for worker in workers):
+                return None
         return Ring(first["ring"])
 
     def wait_for_one_ring(self, seconds=10):
@@ -498,13 +545,16 @@ class Cluster:
             self.proxy.end()
         for node in self.nodes:
             node.end()
+        if self.etcd:
+            self.etcd.end()
         self._block.release()
 
     def keep_logs(self):
         """Copies logs, settings and failpoints to where someone can look at them; returns the place."""
         place = self._log_directory / self.name
         for source in sorted(self.directory.rglob("*")):
-            if source.is_file() and source.suffix in (".log", ".json", ".cfg", ""):
+            is_etcds = self.etcd and any(member.directory in source.parents for member in self.etcd.members)
+            if source.is_file() and source.suffix in (".log", ".json", ".cfg", "") and not is_etcds:
                 target = place / source.relative_to(self.directory)
                 target.parent.mkdir(parents=True, exist_ok=True)
                 shutil.copyfile(source, target)

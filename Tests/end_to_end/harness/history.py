@@ -13,6 +13,8 @@ from typing import NamedTuple, Optional
 from .client import NO, OK, UNKNOWN
 
 READ, WRITE = "r", "w"
+#: A write that is done only where the key holds `expected`; else it is refused with 412, and has told as much.
+CONDITIONAL = "c"
 FOREVER = float("inf")
 NEVER = float("-inf")
 
@@ -20,17 +22,32 @@ NEVER = float("-inf")
 class Operation(NamedTuple):
     client: str
     key: str
-    kind: str                   # READ or WRITE
-    value: Optional[str]        # written or found; None: nothing found
+    kind: str                   # READ, WRITE or CONDITIONAL
+    value: Optional[str]        # written or found; None: deleted, or nothing found
     version: Optional[str]      # as the answer gave it
     called: float
     returned: float
     outcome: str                # OK, NO or UNKNOWN
     node: str = ""
     status: int = 0
+    expected: Optional[str] = None      # what a conditional write asks for; None: nothing
+
+    @property
+    def is_write(self):
+        return self.kind != READ
+
+    @property
+    def is_delete(self):
+        return self.kind == WRITE and self.value is None
+
+    @property
+    def found_another_value(self):
+        """A conditional write that was refused because the key held something else."""
+        return self.kind == CONDITIONAL and self.outcome == NO and self.status == 412
 
     def __str__(self):
-        verb = "wrote" if self.kind == WRITE else "read "
+        verb = {READ: "read ", WRITE: "deleted, leaving" if self.is_delete else "wrote",
+                CONDITIONAL: f"replaced {self.expected!r} by"}[self.kind]
         ended = "never answered" if self.outcome == UNKNOWN else f"{self.returned}"
         return (f"[{self.called} … {ended}] {self.client} {verb} {self.value!r} "
                 f"{self.outcome} version={self.version} status={self.status} at {self.node}")
@@ -56,7 +73,7 @@ class History:
     def acknowledged_keys(self):
         """The keys that some acknowledged write has given a value."""
         return {key for key, operations in self.by_key.items()
-                if any(operation.kind == WRITE and operation.outcome == OK for operation in operations)}
+                if any(operation.is_write and operation.outcome == OK for operation in operations)}
 
     def count(self, kind, outcome):
         return sum(1 for operations in self.by_key.values() for operation in operations
@@ -99,9 +116,10 @@ def read_operations(path):
 
 
 def parse_history(text, key="x"):
-    """Operations from a short notation, a line each: `client kind value called..returned [outcome] [@version]`.
+    """Operations from a short notation, a line each: `client kind value called..returned [outcome] [@version] [status] [=expected]`.
 
-    `a w one 1..2`, `b r - 3..4` (nothing found), `a w two 5.. unknown`, `a w three 5..6 no @0007`.
+    `a w one 1..2`, `b r - 3..4` (nothing found), `a w two 5.. unknown`, `a w three 5..6 no @0007`,
+    `a c four 7..8 =three` (a conditional write), `a c five 9..10 no 412 =three` (one that found something else).
     """
     operations = []
     for line in text.strip().splitlines():
@@ -111,7 +129,10 @@ def parse_history(text, key="x"):
         client, kind, value, times, *rest = words
         called, _, returned = times.partition("..")
         version = next((word[1:] for word in rest if word.startswith("@")), None)
+        expected = next((word[1:] for word in rest if word.startswith("=")), "-")
+        status = next((int(word) for word in rest if word.isdigit()), 0)
         outcome = next((word for word in rest if word in (OK, NO, UNKNOWN)), OK)
         operations.append(Operation(client, key, kind, None if value == "-" else value, version,
-                                    float(called), float(returned) if returned else FOREVER, outcome))
+                                    float(called), float(returned) if returned else FOREVER, outcome, "", status,
+                                    None if expected == "-" else expected))
     return operations

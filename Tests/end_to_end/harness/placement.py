@@ -32,11 +32,20 @@ class Ring:
     def owner(self, key):
         return self.owner_of_slot(slot_of(key))
 
+    def holders(self, key, replicas=None):
+        """The first `replicas` nodes clockwise (None: the daemon's default), or all, the owner first."""
+        start = bisect.bisect_left(self._positions, slot_of(key))
+        clockwise = (self._positions[start:] + self._positions[:start])
+        return list(dict.fromkeys(self.nodes_by_position[position] for position in clockwise))[:replicas or 3]
+
     def adding(self, position, node):
         return Ring({**self.nodes_by_position, position: node})
 
     def removing(self, node):
         return Ring({p: n for p, n in self.nodes_by_position.items() if n != node})
+
+    def replacing(self, old, new):
+        return Ring({p: new if n == old else n for p, n in self.nodes_by_position.items()})
 
     def __eq__(self, other):
         return isinstance(other, Ring) and self.nodes_by_position == other.nodes_by_position

@@ -25,16 +25,21 @@ def die_with_parent():
 
 
 class OwnedProcess:
-    """A process that this run started, with its output in a file."""
+    """A process that this run started, with its output in a file. `enter` is called in it before its program begins."""
 
-    def __init__(self, arguments, log_path, environment=None):
+    def __init__(self, arguments, log_path, environment=None, enter=None):
         if threading.current_thread() is not threading.main_thread():
             raise RuntimeError("processes are started by the main thread only (see this module's docstring)")
         self.arguments = [str(argument) for argument in arguments]
+
+        def prepare():
+            die_with_parent()
+            if enter:
+                enter()
         with open(log_path, "ab") as log:
             self._process = subprocess.Popen(
                 self.arguments, stdin=subprocess.DEVNULL, stdout=log, stderr=log, env=environment,
-                start_new_session=True, preexec_fn=die_with_parent)
+                start_new_session=True, preexec_fn=prepare)
         self.pid = self._process.pid
         _running.append(self)
 

@@ -6,6 +6,7 @@ request shows, and so that the checkers can tell every write from every other.
 """
 
 import dataclasses
+import errno
 import multiprocessing
 import os
 import random
@@ -16,6 +17,7 @@ import tempfile
 import time
 import traceback
 from multiprocessing.sharedctypes import RawArray, RawValue
+from typing import NamedTuple
 
 from . import client as http
 from .client import NO, OK, UNKNOWN
@@ -81,6 +83,34 @@ def value_of_read(key, answer):
 # Load
 
 
+class Draw(NamedTuple):
+    """An operation that a client is about to begin."""
+
+    kind: str
+    key: str
+    value: str | None                   # in short form; None for a read, and for a delete
+    request: bytes
+    expected: str | None = None         # what a conditional write asks for
+
+
+class ReadsAndWrites:
+    """What clients do by default. Anything with these two methods can take its place as `LoadOptions.mix`."""
+
+    def __init__(self, options):
+        self._options = options
+
+    def draw(self, chooser, name):
+        """The next operation of a client; `name` is unique, for its value."""
+        key = chooser.choice(self._options.keys)
+        if chooser.random() < self._options.write_fraction:
+            wire, value = value_for(key, name, self._options.value_bytes)
+            return Draw(WRITE, key, value, http.store_request(key, wire))
+        return Draw(READ, key, None, http.read_request(key))
+
+    def learn(self, operation):
+        """Hears of each operation once it has ended."""
+
+
 @dataclasses.dataclass
 class LoadOptions:
     addresses: list                     # clients are spread over them in turn
@@ -93,6 +123,8 @@ class LoadOptions:
     operation_deadline: float = 10.0    # seconds after which a client gives an operation up as unknown
     seed: int = 0
     name: str = "load"
+    mix: object = None                  # what to do instead of ReadsAndWrites
+    moves_on: bool = False              # after a failure, a client asks the next address, and comes back later
 
 
 @dataclasses.dataclass
@@ -186,7 +218,7 @@ class Load:
         self._result = LoadResult(
             History(operations), seconds,
             [operation for operation in failed_operations if operation.kind == READ],
-            [operation for operation in failed_operations if operation.kind == WRITE], notes)
+            [operation for operation in failed_operations if operation.is_write], notes)
         return self._result
 
     def _read_crashes(self):
@@ -243,6 +275,7 @@ class _LoadProcess:
         self._poll = select.epoll()
         self._clients = {}
         self._names = 0
+        self.mix = options.mix or ReadsAndWrites(options)
         share = options.connections // options.processes
         self._share = max(1, share + (1 if number < options.connections % options.processes else 0))
         self.pause = self._share / (options.rate / options.processes) if options.rate else 0.0
@@ -251,15 +284,12 @@ class _LoadProcess:
         clients = []
         for index in range(self._share):
             place = index * self.options.processes + self.number
-            clients.append(_LoadClient(self, self.options.addresses[place % len(self.options.addresses)]))
+            clients.append(_LoadClient(self, place))
         next_look = 0.0
         for client in clients:
             client.begin_after(self.random.random() * self.pause)
         while not self._stop.value:
-            for descriptor, _ in self._poll.poll(0.002 if self.pause else 0.02):
-                client = self._clients.get(descriptor)
-                if client:
-                    client.receive()
+            self._serve(0.002 if self.pause else 0.02)
             now = time.monotonic()
             if now >= next_look:
                 next_look = now + (0.002 if self.pause else 0.02)
@@ -268,16 +298,19 @@ class _LoadProcess:
         # What is under way is awaited: an operation that is merely cut off would count as unknown.
         deadline = time.monotonic() + self.options.operation_deadline
         while any(client.is_waiting for client in clients) and time.monotonic() < deadline:
-            for descriptor, _ in self._poll.poll(0.05):
-                client = self._clients.get(descriptor)
-                if client:
-                    client.receive()
+            self._serve(0.05)
         for client in clients:
             client.give_up("still under way at the end")
         write_operations(f"{self._directory}/{self.number}.jsonl", self.operations)
         with open(f"{self._directory}/{self.number}.notes", "w", encoding="utf-8") as file:
             for kind, note in self.notes[:1000]:
                 file.write(f"{kind} {note}\n".replace("\r", " "))
+
+    def _serve(self, seconds):
+        for descriptor, _ in self._poll.poll(seconds):
+            client = self._clients.get(descriptor)
+            if client:
+                client.go_on()
 
     @property
     def stopping(self):
@@ -289,14 +322,19 @@ class _LoadProcess:
 
     def record(self, operation, note=None):
         self.operations.append(operation)
+        self.mix.learn(operation)
         if operation.outcome == OK:
             self._answered[self.number] += 1
         else:
             self.notes.append((operation.kind, f"{note} ({operation.key} at {operation.node})".replace("\n", " ")))
 
     def watch(self, descriptor, client):
+        """Calls the client's `go_on` once the socket is connected, or can't be."""
         self._clients[descriptor] = client
-        self._poll.register(descriptor, select.EPOLLIN)
+        self._poll.register(descriptor, select.EPOLLOUT)
+
+    def await_answers(self, descriptor):
+        self._poll.modify(descriptor, select.EPOLLIN)
 
     def forget(self, descriptor):
         self._clients.pop(descriptor, None)
@@ -306,14 +344,19 @@ class _LoadProcess:
 class _LoadClient:
     """One client: a connection, a name, and at most one operation under way."""
 
-    def __init__(self, process, address):
+    CONNECT_WITHIN_SECONDS = 1.0
+    OPERATIONS_AWAY = 50
+
+    def __init__(self, process, place):
         self._process = process
-        self._address = address
+        self._home = place
+        self._move_to(place)
         self._name = process.new_name()
         self._sequence = 0
         self._socket = None
         self._reader = None
-        self._pending = None            # (kind, key, short value, called)
+        self._pending = None            # (what was drawn, called)
+        self._unsent = False            # the connection is not there yet
         self._begin_at = 0.0
 
     @property
@@ -328,11 +371,23 @@ class _LoadClient:
         if self._pending is None:
             if now >= self._begin_at and not self._process.stopping:
                 self._begin()
-        elif now - self._pending[3] / 1e9 > self._process.options.operation_deadline:
-            self._close()
-            self.give_up("no answer in time")
+            return
+        seconds = now - self._pending[1] / 1e9
+        if self._unsent and seconds > self.CONNECT_WITHIN_SECONDS:
+            self._lose("no connection in time")
+        elif seconds > self._process.options.operation_deadline:
+            self._lose("no answer in time")
 
-    def receive(self):
+    def go_on(self):
+        """Something happened at the socket."""
+        if self._unsent:
+            error = self._socket.getsockopt(socket.SOL_SOCKET, socket.SO_ERROR)
+            if error:
+                self._lose(f"connection refused: {os.strerror(error)}")
+                return
+            self._process.await_answers(self._socket.fileno())
+            self._send()
+            return
         try:
             data = self._socket.recv(65536)
         except OSError as error:
@@ -350,51 +405,80 @@ class _LoadClient:
         """The operation under way has no answer and will get none."""
         if self._pending is None:
             return
-        kind, key, value, called = self._pending
-        self._pending = None
-        outcome = UNKNOWN if kind == WRITE else NO
-        self._process.record(Operation(self._name, key, kind, value, None, called,
-                                       FOREVER if outcome == UNKNOWN else time.monotonic_ns(),
-                                       outcome, self._address, 0), why)
-        self._name = self._process.new_name()
+        draw, called = self._pending
+        outcome = UNKNOWN if draw.kind != READ and not self._unsent else NO
+        self._pending, self._unsent = None, False
+        self._record(draw, draw.value, None, called, FOREVER if outcome == UNKNOWN else time.monotonic_ns(), outcome, 0, why)
+        if outcome == UNKNOWN:
+            self._name = self._process.new_name()
+        self._move_on()
         self.begin_after(0.01)
 
+    def _record(self, draw, value, version, called, returned, outcome, status, note):
+        self._process.record(Operation(self._name, draw.key, draw.kind, value, version, called, returned, outcome,
+                                       self._address, status, draw.expected), note)
+
+    def _move_on(self):
+        if self._process.options.moves_on:
+            self._close()
+            self._move_to(self._place + 1)
+
+    def _come_back(self):
+        """To its own address, when it has asked another one for a while."""
+        if self._place != self._home:
+            self._operations_away += 1
+            if self._operations_away > self.OPERATIONS_AWAY:
+                self._close()
+                self._move_to(self._home)
+
+    def _move_to(self, place):
+        self._place = place
+        self._operations_away = 0
+        self._address = self._process.options.addresses[place % len(self._process.options.addresses)]
+
     def _begin(self):
-        random_source, options = self._process.random, self._process.options
-        key = random_source.choice(options.keys)
-        if random_source.random() < options.write_fraction:
-            self._sequence += 1
-            wire, value = value_for(key, f"{self._name}.{self._sequence}", options.value_bytes)
-            kind, request = WRITE, http.store_request(key, wire)
-        else:
-            kind, request, value = READ, http.read_request(key), None
-        if self._socket is None and not self._connect():
-            self.begin_after(0.02)
-            now = time.monotonic_ns()
-            self._process.record(Operation(self._name, key, kind, value, None, now, now, NO, self._address, 0),
-                                 "connection refused")
+        self._sequence += 1
+        draw = self._process.mix.draw(self._process.random, f"{self._name}.{self._sequence}")
+        self._pending = (draw, time.monotonic_ns())
+        if self._socket is not None:
+            self._send()
             return
-        self._pending = (kind, key, value, time.monotonic_ns())
+        self._unsent = True
+        self._socket = socket.socket()
+        self._socket.setblocking(False)
+        self._socket.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+        self._reader = http.AnswerReader()
+        self._process.watch(self._socket.fileno(), self)
+        error = self._socket.connect_ex(http.socket_address(self._address))
+        if error not in (0, errno.EINPROGRESS):
+            self._lose(f"connection refused: {os.strerror(error)}")
+
+    def _send(self):
+        self._unsent = False
         try:
-            self._socket.send(request)      # a request is smaller than an empty socket buffer
+            self._socket.send(self._pending[0].request)     # a request is smaller than an empty socket buffer
         except OSError as error:
             self._lose(f"sending failed: {error}")
 
     def _finish(self, answer):
-        kind, key, value, called = self._pending
+        draw, called = self._pending
         self._pending = None
         returned = time.monotonic_ns()
-        outcome, note = self._judge(kind, answer)
-        if kind == READ and outcome == OK:
-            value = short_form(key, answer.body) if answer.status == 200 else None
+        outcome, note = self._judge(draw.kind, answer)
+        value = draw.value
+        if draw.kind == READ and outcome == OK:
+            value = short_form(draw.key, answer.body) if answer.status == 200 else None
         if outcome == UNKNOWN:
             returned = FOREVER
-        self._process.record(Operation(self._name, key, kind, value, answer.version, called, returned, outcome,
-                                       self._address, answer.status), note)
+        self._record(draw, value, answer.version, called, returned, outcome, answer.status, note)
         if outcome == UNKNOWN:
             self._name = self._process.new_name()
         if answer.closes:
             self._close()
+        if outcome == OK:
+            self._come_back()
+        else:
+            self._move_on()
         if self._process.stopping:
             return
         if outcome != OK:
@@ -413,17 +497,6 @@ class _LoadClient:
         if answer.status == 200:
             return OK, None
         return answer.outcome if answer.status >= 400 else UNKNOWN, note
-
-    def _connect(self):
-        try:
-            self._socket = socket.create_connection(http.socket_address(self._address), timeout=1.0)
-        except OSError:
-            self._socket = None
-            return False
-        self._socket.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
-        self._reader = http.AnswerReader()
-        self._process.watch(self._socket.fileno(), self)
-        return True
 
     def _lose(self, why):
         self._close()
