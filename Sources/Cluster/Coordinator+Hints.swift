@@ -17,7 +17,7 @@ extension Coordinator {
         let walk = table.document.ring.preferenceList(
             of: slot, count: members.count * (1 + Coordinator.standInsPerMember))
         let others = walk.filter { !members.contains($0) }
-        return others.filter { !silence.contains($0) } + others.filter { silence.contains($0) }
+        return others.filter { !heartbeat.isSilent($0) } + others.filter { heartbeat.isSilent($0) }
     }
 
     /// Members that do not answer: known by the host to be silent, or in trouble as this worker sees it. Nil where
@@ -26,7 +26,7 @@ extension Coordinator {
         var silent: Set<NodeID> = []
         var inTrouble: Set<NodeID> = []
         for member in members where member != node {
-            if silence.contains(member) {
+            if heartbeat.isSilent(member) {
                 silent.insert(member)
             } else if isInTrouble(member) {
                 inTrouble.insert(member)

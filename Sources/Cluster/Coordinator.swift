@@ -46,9 +46,9 @@ package final class Coordinator {
     private var watched = Deque<(run: any PatientRun, end: NIODeadline)>()
     private var isWatching = false
     package let defaults: ConsistencyDefaults
-    /// What this worker takes for nodes that are away, and whom the host knows to be.
+    /// What this worker takes for nodes that are away.
     package let hints = HintIntake()
-    package var silence = Silence()
+    package var heartbeat = HeartbeatNews()
     /// Whether this host's clock is too far ahead to stamp writes.
     package var isClockAhead = false
 
@@ -224,10 +224,12 @@ package final class Coordinator {
         replica(for: node).send(Leg(operation, epoch: epoch, deadline: deadline, completion: completion))
     }
 
-    /// In which order a read asks: this host first, and last whoever did not answer a moment ago.
+    /// In which order a read asks: this host first, others by how quickly they answer, and last whoever did not a
+    /// moment ago.
     func rank(of node: NodeID) -> Int {
-        if node == self.node { return view?.isRecovering == true ? 3 : 0 }
-        return isInTrouble(node) || silence.contains(node) ? 2 : 1
+        if node == self.node { return view?.isRecovering == true ? .max : 0 }
+        if isInTrouble(node) || heartbeat.isSilent(node) { return .max - 1 }
+        return 1 + max(heartbeat.slowness(of: node), remotes[node]?.slowness ?? .quick).doublings
     }
 
     /// Whether this worker's own requests to the node stayed without an answer a moment ago.

@@ -6,9 +6,9 @@ package import Memcached
 
 /// What a host's latest heartbeat has found out about the other nodes.
 package struct Heartbeat: Codable, Sendable, Hashable {
-    package struct Offset: Codable, Sendable, Hashable {
+    /// Something about one node.
+    package struct Measurement: Codable, Sendable, Hashable {
         package let node: NodeID
-        /// That node's wall clock less this host's.
         package let milliseconds: Int64
 
         package init(node: NodeID, milliseconds: Int64) {
@@ -19,12 +19,15 @@ package struct Heartbeat: Codable, Sendable, Hashable {
 
     /// Who did not answer.
     package let silent: [NodeID]
-    /// Of those that did.
-    package let offsets: [Offset]
+    /// The wall clock of each that did, less this host's.
+    package let offsets: [Measurement]
+    /// How long each that did took to answer.
+    package let roundTrips: [Measurement]
 
-    package init(silent: [NodeID] = [], offsets: [Offset] = []) {
+    package init(silent: [NodeID] = [], offsets: [Measurement] = [], roundTrips: [Measurement] = []) {
         self.silent = silent
         self.offsets = offsets
+        self.roundTrips = roundTrips
     }
 
     /// Whether this host's wall clock is too far ahead to stamp writes. Of two clocks that differ nobody knows which is

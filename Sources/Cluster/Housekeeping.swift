@@ -158,20 +158,22 @@ package struct Housekeeping: Sendable {
         let question = PeerMessage.RingExchange(
             document: nil, generation: await keeper.view?.stamp.generation, clock: clock.reading)
         var silent: [NodeID] = []
-        var offsets: [Heartbeat.Offset] = []
-        await withTaskGroup(of: (node: NodeID, isAnswering: Bool, offset: Int64?).self) { group in
-            for other in others {
-                group.addTask {
-                    let (isAnswering, offset) = await exchange(question, document, with: other)
-                    return (other, isAnswering, offset)
+        var offsets: [Heartbeat.Measurement] = []
+        var roundTrips: [Heartbeat.Measurement] = []
+        await withTaskGroup(of: (NodeID, Exchanged?).self) { group in
+            for other in others { group.addTask { (other, await exchange(question, document, with: other)) } }
+            for await (node, exchanged) in group {
+                guard let exchanged else {
+                    silent.append(node)
+                    continue
                 }
-            }
-            for await (node, isAnswering, offset) in group {
-                if !isAnswering { silent.append(node) }
-                if let offset { offsets.append(Heartbeat.Offset(node: node, milliseconds: offset)) }
+                roundTrips.append(.init(node: node, milliseconds: exchanged.roundTripMilliseconds))
+                if let offset = exchanged.offsetMilliseconds { offsets.append(.init(node: node, milliseconds: offset)) }
             }
         }
-        let heartbeat = Heartbeat(silent: silent.sorted(), offsets: offsets.sorted { $0.node < $1.node })
+        let heartbeat = Heartbeat(
+            silent: silent.sorted(), offsets: offsets.sorted { $0.node < $1.node },
+            roundTrips: roundTrips.sorted { $0.node < $1.node })
         tellOfClock(heartbeat, after: await heartbeats.latest().heartbeat)
         await heartbeats.show(heartbeat)
     }
@@ -188,14 +190,23 @@ package struct Housekeeping: Sendable {
         }
     }
 
-    /// - Returns: whether it answered, and by how much its wall clock differs from this one, in milliseconds.
+    /// What one node's answer to a heartbeat tells.
+    private struct Exchanged {
+        let roundTripMilliseconds: Int64
+        /// By how much its wall clock differs from this one.
+        let offsetMilliseconds: Int64?
+    }
+
+    /// - Returns: nil where it did not answer.
     private func exchange(
         _ question: PeerMessage.RingExchange, _ document: RingDocument, with other: NodeID
-    ) async -> (isAnswering: Bool, offset: Int64?) {
+    ) async -> Exchanged? {
         do {
             let before = Int64(clock.wallMilliseconds)
+            let began = MonotonicClock.milliseconds()
             let answer: PeerMessage.RingExchange = try await peers.call(
                 other, "ring", question, timeout: Housekeeping.heartbeatTimeout)
+            let roundTrip = MonotonicClock.milliseconds() - began
             // (As if the way there took as long as the way back.)
             let middle = (before + Int64(clock.wallMilliseconds)) / 2
             let offset = answer.wallMilliseconds.map { Int64(clamping: $0) - middle }
@@ -218,11 +229,11 @@ package struct Housekeeping: Sendable {
                     "two rings of one epoch: install the ring again on every node",
                     metadata: ["peer.node": "\(other)", "ring.epoch": "\(document.epoch)"])
             }
-            return (true, offset)
+            return Exchanged(roundTripMilliseconds: roundTrip, offsetMilliseconds: offset)
         } catch {
             await antiEntropy.heard(from: other, isAnswering: false)
             logger.debug("no heartbeat", metadata: ["peer.node": "\(other)", "error": "\(error)"])
-            return (false, nil)
+            return nil
         }
     }
 

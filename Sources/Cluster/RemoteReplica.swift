@@ -34,7 +34,13 @@ package final class RemoteReplica: Replica {
     /// Until then this node is taken for one that does not answer.
     private var troubleUntil = NIODeadline.uptimeNanoseconds(0)
 
+    /// Its slowest answer of late, and until when that counts.
+    private var slowest = Slowness.quick
+    private var slowestUntil = NIODeadline.uptimeNanoseconds(0)
+
     private static let troubleTime = TimeAmount.seconds(1)
+    /// Whoever was slow is asked last for so long. (Less, and many a read would find out anew.)
+    private static let slownessTime = TimeAmount.seconds(10)
     private static let leastTime = TimeAmount.milliseconds(10)
     private static let connectTimeout = TimeAmount.milliseconds(250)
     /// After this much silence, reads are asked again on another connection.
@@ -51,6 +57,16 @@ package final class RemoteReplica: Replica {
 
     /// Whether it did not answer a moment ago; whoever can should ask another.
     var isInTrouble: Bool { troubleUntil > .now() }
+
+    /// How long it took to answer, of late.
+    var slowness: Slowness { slowest > .quick && slowestUntil > .now() ? slowest : .quick }
+
+    private func noteAnswer(after time: TimeAmount) {
+        let slowness = Slowness(of: time)
+        guard slowness >= self.slowness else { return }
+        slowest = slowness
+        slowestUntil = .now() + RemoteReplica.slownessTime
+    }
 
     private func noteTrouble() { troubleUntil = .now() + RemoteReplica.troubleTime }
 
@@ -125,6 +141,7 @@ package final class RemoteReplica: Replica {
             PeerBatch(epoch: epoch, clock: hooks.clock(), operations: legs.map(\.operation)), into: &body)
         let deadline = legs.reduce(first.deadline) { min($0, $1.deadline) }
         let flight = Flight(legs, isOnKeptConnection: connection.hasAnswered)
+        let began = NIODeadline.now()
         flight.patience = loop.assumeIsolated().scheduleTask(in: RemoteReplica.patience) {
             // The worker at the other end may have stopped, while others of its host live. The connection counts no
             // more, and is closed once it has answered.
@@ -138,6 +155,7 @@ package final class RemoteReplica: Replica {
             RemoteReplica.path, contentType: RemoteReplica.contentType, body: body, deadline: deadline
         ) { result in
             flight.patience?.cancel()
+            self.noteAnswer(after: .now() - began)
             if flight.isSuspect {
                 connection.close()
             } else if connection.isUsable {

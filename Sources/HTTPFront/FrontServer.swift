@@ -1,5 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0
 
+private import Glibc
 private import KeyValue
 package import NIOCore
 private import NIOPosix
@@ -25,7 +26,8 @@ package final class FrontServer: Sendable {
     /// - Parameters:
     ///   - listener: a descriptor that listens already. It is closed with `stopAccepting`, which leaves the socket to
     ///     its other owners.
-    ///   - connections: how many there may be at once; by default `Limits.connectionsPerWorker`.
+    ///   - connections: how many there may be at once; by default `Limits.connectionsPerWorker`. Descriptors that the
+    ///     process may open can be the tighter bound: see `Limits.descriptorsKept`.
     package static func start(
         _ front: NIOLoopBound<Front>, listener: NIOBSDSocket.Handle, connections: Int? = nil
     ) async throws -> FrontServer {
@@ -55,32 +57,69 @@ package final class FrontServer: Sendable {
     /// good.)
     package func stopAccepting() async { try? await listener.close().get() }
 
-    /// Waits with accepting while there are as many connections as there may be.
+    /// Waits with accepting while there are as many connections as there may be, and for a moment after an accept that
+    /// failed. Who is not accepted waits in the socket, where another worker may take it.
     private final class AcceptCap: ChannelDuplexHandler {
         typealias InboundIn = any Channel
         typealias OutboundIn = any Channel
 
+        /// How soon room is looked for that nobody has told of: descriptors that another part has closed, or a limit
+        /// that was raised (`prlimit`).
+        private static let pause = TimeAmount.milliseconds(100)
+
         private let front: Front
         private let limit: Int
-        private var isWaiting = false
+        private var waiting: Scheduled<Void>?
 
         init(_ front: Front, _ limit: Int) {
             self.front = front
             self.limit = limit
         }
 
+        private var hasRoom: Bool {
+            front.connectionCount < limit && front.connectionCount < AcceptCap.descriptorsForConnections
+        }
+
+        /// Asked each time, for it may be changed while the process runs.
+        private static var descriptorsForConnections: Int {
+            var descriptors = rlimit()
+            guard getrlimit(__rlimit_resource_t(RLIMIT_NOFILE.rawValue), &descriptors) == 0 else { return .max }
+            let count = Int(clamping: descriptors.rlim_cur)
+            return count - Limits.descriptorsKept(of: count)
+        }
+
         func handlerAdded(context: ChannelHandlerContext) {
             front.onRoom = {
-                guard self.isWaiting, self.front.connectionCount < self.limit else { return }
-                self.isWaiting = false
+                guard let waiting = self.waiting, self.hasRoom else { return }
+                waiting.cancel()
+                self.waiting = nil
                 context.read()
             }
         }
 
-        func handlerRemoved(context: ChannelHandlerContext) { front.onRoom = {} }
+        func handlerRemoved(context: ChannelHandlerContext) {
+            front.onRoom = {}
+            waiting?.cancel()
+        }
 
         func read(context: ChannelHandlerContext) {
-            if front.connectionCount < limit { context.read() } else { isWaiting = true }
+            if hasRoom { return context.read() }
+            guard waiting == nil else { return }
+            waiting = context.eventLoop.assumeIsolated().scheduleTask(in: AcceptCap.pause) {
+                self.waiting = nil
+                self.read(context: context)
+            }
+        }
+
+        /// Most likely the machine has no descriptor left. The client is still there, and NIO would try again at once,
+        /// over and over.
+        func errorCaught(context: ChannelHandlerContext, error: any Error) {
+            let options = context.channel.syncOptions
+            try? options?.setOption(.autoRead, value: false)
+            context.eventLoop.assumeIsolated().scheduleTask(in: AcceptCap.pause) {
+                try? options?.setOption(.autoRead, value: true)
+            }
+            context.fireErrorCaught(error)
         }
     }
 }

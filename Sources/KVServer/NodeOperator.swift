@@ -111,6 +111,7 @@ struct NodeOperator: OperatorService {
             antiEntropy: await antiEntropy.report(), hints: StatusReport.Hints(await hintBoard.entry()),
             clock: StatusReport.Clock(
                 offsets: heartbeat.offsets, isAhead: heartbeat.isClockAhead, refusedReadings: clock.refusedCount),
+            roundTrips: heartbeat.roundTrips,
             replicas: document?.replicas ?? 0, ring: document?.ring.nodesByPosition ?? [:],
             standbys: document?.standbys ?? [],
             transition: await change(document?.transition), lastChange: document?.lastChange,

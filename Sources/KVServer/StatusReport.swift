@@ -18,6 +18,8 @@ struct StatusReport: Encodable {
     let antiEntropy: AntiEntropy.Report?
     let hints: Hints
     let clock: Clock
+    /// How long other nodes took to answer the latest heartbeat.
+    let roundTrips: [Heartbeat.Measurement]
     let replicas: Int
     let ring: [String: NodeID]
     let standbys: [NodeID]
@@ -79,7 +81,7 @@ struct StatusReport: Encodable {
 
     struct Clock: Encodable {
         /// Other nodes' wall clocks less this one's, as the latest heartbeat found them.
-        let offsets: [Heartbeat.Offset]
+        let offsets: [Heartbeat.Measurement]
         /// Too far ahead of the others: writes are refused here.
         let isAhead: Bool
         /// Readings of other clocks that this worker did not follow, for they were too far ahead.

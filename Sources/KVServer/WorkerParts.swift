@@ -182,7 +182,7 @@ struct WorkerParts: Sendable {
             hints: hints, heartbeats: heartbeats, giveUpDisk: giveUpDisk,
             heard: { heartbeat, milliseconds in
                 try? await loop.submit {
-                    bound.value.silence.heard(Set(heartbeat.silent), until: .now() + .milliseconds(milliseconds))
+                    bound.value.heartbeat.heard(heartbeat, until: .now() + .milliseconds(milliseconds))
                     bound.value.isClockAhead = heartbeat.isClockAhead
                     bound.value.hints.tell()
                 }.get()

@@ -41,6 +41,11 @@ package enum Limits {
     package static let frontBytes = 256 << 20
     /// Client connections of one worker.
     package static let connectionsPerWorker = 20_000
+    /// Descriptors that a worker keeps for its own use, of the `count` that it may open: memcached, other nodes, files,
+    /// and libdispatch, which ends the process where it can't open one. The rest is for clients.
+    package static func descriptorsKept(of count: Int) -> Int {
+        min(max(count / 4, 256), 2048, count / 4 * 3)
+    }
 
     /// Operations that wait for one destination (this host's lanes, or a peer) in one worker; the next is refused 503.
     package static let waitingOperations = 8192

@@ -66,7 +66,7 @@ struct BatchRun {
         keys.append(ControlKey.stamp.bytes)
         let reading: Reading
         do {
-            reading = try read(until: deadline, on: &handle)
+            reading = try read(until: deadline, onKept: &handle, &pipeline)
         } catch {
             return batches.map { .failing($0, .notApplied(error.reason)) }
         }
@@ -92,6 +92,19 @@ struct BatchRun {
     }
 
     // MARK: Reading
+
+    /// Reads once more where the connection broke: memcached may have been started again since it was made, and then
+    /// the pipeline's is broken too.
+    private mutating func read(
+        until deadline: NIODeadline, onKept handle: inout MemcachedHandle, _ pipeline: inout WritePipeline
+    ) throws(MemcachedError) -> Reading {
+        do {
+            return try read(until: deadline, on: &handle)
+        } catch .unavailable {
+            pipeline.disconnect()
+            return try read(until: deadline, on: &handle)
+        }
+    }
 
     private mutating func read(
         until deadline: NIODeadline, on handle: inout MemcachedHandle

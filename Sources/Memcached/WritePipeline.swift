@@ -66,6 +66,9 @@ struct WritePipeline: ~Copyable {
 
     // MARK: Connection
 
+    /// The next stores go over a new connection.
+    mutating func disconnect() { connection = nil }
+
     private mutating func connect(to wanted: Generation, until deadline: NIODeadline) throws(MemcachedError) {
         let step = WritePipeline.timeoutStepMilliseconds
         let timeout = (Int(deadline.millisecondsLeft) + step - 1) / step * step

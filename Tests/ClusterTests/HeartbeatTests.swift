@@ -2,6 +2,7 @@
 
 import Cluster
 import HashRing
+import NIOCore
 import Testing
 
 /// Whose clock is taken for wrong.
@@ -15,8 +16,23 @@ struct HeartbeatTests {
     func aheadOfMostAndOfTwoAtLeast(_ offsets: [Int64], _ isAhead: Bool) throws {
         let heartbeat = Heartbeat(
             offsets: try offsets.enumerated().map {
-                Heartbeat.Offset(node: try #require(NodeID("10.0.0.\($0.offset + 1):1")), milliseconds: $0.element)
+                Heartbeat.Measurement(node: try #require(NodeID("10.0.0.\($0.offset + 1):1")), milliseconds: $0.element)
             })
         #expect(heartbeat.isClockAhead == isAhead)
+    }
+
+    @Test("how much slower a node answers counts in doublings, above what a busy processor does, and while it is news")
+    func slowness() throws {
+        let node = try #require(NodeID("10.0.0.1:1"))
+        let now = NIODeadline.now()
+        var news = HeartbeatNews()
+        #expect(news.slowness(of: node) == .quick)
+        for (milliseconds, doublings) in [(0, 0), (7, 0), (8, 1), (15, 1), (16, 2), (31, 2), (200, 5)] as [(Int64, Int)]
+        {
+            news.heard(
+                Heartbeat(roundTrips: [.init(node: node, milliseconds: milliseconds)]), until: now + .seconds(3))
+            #expect(news.slowness(of: node, at: now).doublings == doublings)
+            #expect(news.slowness(of: node, at: now + .seconds(3)) == .quick)
+        }
     }
 }

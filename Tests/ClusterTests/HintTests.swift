@@ -102,13 +102,13 @@ struct HintIntakeTests {
 
     @Test func silenceIsNoNewsForLong() throws {
         let node = try #require(NodeID("10.0.0.1:5000"))
-        var silence = Silence()
+        var news = HeartbeatNews()
         let now = NIODeadline.now()
-        #expect(!silence.contains(node))
-        silence.heard([node], until: now + .seconds(3))
-        #expect(silence.contains(node, at: now) && !silence.contains(node, at: now + .seconds(3)))
-        silence.heard([], until: now + .seconds(3))
-        #expect(!silence.contains(node, at: now))
+        #expect(!news.isSilent(node))
+        news.heard(Heartbeat(silent: [node]), until: now + .seconds(3))
+        #expect(news.isSilent(node, at: now) && !news.isSilent(node, at: now + .seconds(3)))
+        news.heard(Heartbeat(), until: now + .seconds(3))
+        #expect(!news.isSilent(node, at: now))
     }
 }
 
