@@ -76,7 +76,8 @@ extension MemcachedTests {
                     for number in 0..<count {
                         let kind: FakeFault.Kind = [.cut, .close, .garbage, .stranger][number % 4]
                         fake.inject(FakeFault(kind, on: "gets"))
-                        #expect(await rig.perform(.read(pair.key)).isFailure)
+                        // (Where the connection merely ended, the read is made again on another one.)
+                        #expect(await rig.perform(.read(pair.key)).isFailure == (number % 4 >= 2))
                         #expect(await rig.held(pair) != nil)
                         fake.forgetCommands()
                     }
