@@ -78,7 +78,8 @@ let package = Package(
         .testTarget(
             name: "ClusterTests",
             dependencies: [
-                "Cluster", "Memcached", "Etcd", "KeyValue", "HashRing", "TestSupport", nioCore, nioPosix, logging,
+                "Cluster", "Memcached", "Etcd", "KeyValue", "HashRing", "TestSupport", nioCore, nioPosix, nioHTTP1,
+                logging,
             ],
             swiftSettings: settings),
         .testTarget(

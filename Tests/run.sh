@@ -135,6 +135,8 @@ install_missing() {
         pkg-config:pkg-config shellcheck:shellcheck etcd:etcd-server fiu-run:fiu-utils; do
         command -v "${pair%%:*}" >/dev/null || missing+=("${pair#*:}")
     done
+    # (What lets a test install a tool of PyPI in an environment of its own.)
+    python3 -c 'import ensurepip, venv' 2>/dev/null || missing+=(python3-venv)
     pkg-config --exists libmemcached 2>/dev/null || missing+=(libmemcached-dev)
     [ ${#missing[@]} = 0 ] || install_packages "${missing[@]}"
 }

@@ -2,21 +2,31 @@
 
 private import DequeModule
 private import FoundationEssentials
-internal import HashRing
+package import HashRing
 internal import KeyValue
-internal import NIOCore
+package import NIOCore
 
 /// Another node's pairs: what is sent in one tick travels as one `POST /peer/batch`; while all connections are busy,
 /// what comes waits and travels together. Belongs to one event loop.
 package final class RemoteReplica: Replica {
     /// What this side puts into each batch, and what it makes of the other side's ring.
-    struct Hooks {
+    package struct Hooks {
         /// This worker's document and clock; nil while it has no ring.
-        let epoch: () -> Epoch?
-        let clock: () -> UInt64
-        let merge: (UInt64) -> Void
+        package let epoch: () -> Epoch?
+        package let clock: () -> UInt64
+        package let merge: (UInt64) -> Void
         /// The other side refused: its document, older or newer than ours, or none.
-        let refused: (NodeID, RingDocument?) -> Void
+        package let refused: (NodeID, RingDocument?) -> Void
+
+        package init(
+            epoch: @escaping () -> Epoch?, clock: @escaping () -> UInt64, merge: @escaping (UInt64) -> Void,
+            refused: @escaping (NodeID, RingDocument?) -> Void
+        ) {
+            self.epoch = epoch
+            self.clock = clock
+            self.merge = merge
+            self.refused = refused
+        }
     }
 
     private let node: NodeID
@@ -49,17 +59,17 @@ package final class RemoteReplica: Replica {
     static let path = "/peer/batch"
     static let contentType = "application/octet-stream"
 
-    init(node: NodeID, loop: any EventLoop, hooks: Hooks) {
+    package init(node: NodeID, loop: any EventLoop, hooks: Hooks) {
         self.node = node
         self.loop = loop
         self.hooks = hooks
     }
 
     /// Whether it did not answer a moment ago; whoever can should ask another.
-    var isInTrouble: Bool { troubleUntil > .now() }
+    package var isInTrouble: Bool { troubleUntil > .now() }
 
     /// How long it took to answer, of late.
-    var slowness: Slowness { slowest > .quick && slowestUntil > .now() ? slowest : .quick }
+    package var slowness: Slowness { slowest > .quick && slowestUntil > .now() ? slowest : .quick }
 
     private func noteAnswer(after time: TimeAmount) {
         let slowness = Slowness(of: time)
@@ -85,7 +95,7 @@ package final class RemoteReplica: Replica {
     }
 
     /// No request is under way after this.
-    func close() {
+    package func close() {
         for connection in idle { connection.close() }
         idle = []
     }

@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
 
 internal import HashRing
-internal import KeyValue
+package import KeyValue
 
 /// The nodes behind a slot's group, clockwise, as far as they take the places of members that are away (Dynamo's sloppy
 /// quorum): one for each, the next one where one fails. They are looked up only once they are needed.
@@ -50,7 +50,7 @@ struct StandIns: Hashable, Sendable {
 
 extension OperationFailure {
     /// Whether the node, or its memcached, did not answer. (Who refuses is there.)
-    var isAbsence: Bool {
+    package var isAbsence: Bool {
         switch reason {
         case .memcachedUnavailable, .nodeUnreachable, .deadline: true
         default: false

@@ -7,6 +7,8 @@ package import NIOCore
 package struct Answer: Hashable, Sendable {
     package enum Status: UInt16, Hashable, Sendable, CaseIterable {
         case ok = 200
+        case noContent = 204
+        case partialContent = 206
         case notModified = 304
         case badRequest = 400
         case notFound = 404
@@ -16,6 +18,8 @@ package struct Answer: Hashable, Sendable {
         case preconditionFailed = 412
         case contentTooLarge = 413
         case targetTooLong = 414
+        case unsupportedMediaType = 415
+        case rangeNotSatisfiable = 416
         case expectationFailed = 417
         case headersTooLarge = 431
         case internalError = 500
@@ -23,12 +27,55 @@ package struct Answer: Hashable, Sendable {
         case unavailable = 503
         case versionNotSupported = 505
         case insufficientStorage = 507
+
+        /// How an answer begins.
+        package var statusLine: StaticString {
+            switch self {
+            case .ok: "HTTP/1.1 200 OK\r\n"
+            case .noContent: "HTTP/1.1 204 No Content\r\n"
+            case .partialContent: "HTTP/1.1 206 Partial Content\r\n"
+            case .notModified: "HTTP/1.1 304 Not Modified\r\n"
+            case .badRequest: "HTTP/1.1 400 Bad Request\r\n"
+            case .notFound: "HTTP/1.1 404 Not Found\r\n"
+            case .methodNotAllowed: "HTTP/1.1 405 Method Not Allowed\r\n"
+            case .requestTimeout: "HTTP/1.1 408 Request Timeout\r\n"
+            case .conflict: "HTTP/1.1 409 Conflict\r\n"
+            case .preconditionFailed: "HTTP/1.1 412 Precondition Failed\r\n"
+            case .contentTooLarge: "HTTP/1.1 413 Content Too Large\r\n"
+            case .targetTooLong: "HTTP/1.1 414 URI Too Long\r\n"
+            case .unsupportedMediaType: "HTTP/1.1 415 Unsupported Media Type\r\n"
+            case .rangeNotSatisfiable: "HTTP/1.1 416 Range Not Satisfiable\r\n"
+            case .expectationFailed: "HTTP/1.1 417 Expectation Failed\r\n"
+            case .headersTooLarge: "HTTP/1.1 431 Request Header Fields Too Large\r\n"
+            case .internalError: "HTTP/1.1 500 Internal Server Error\r\n"
+            case .notImplemented: "HTTP/1.1 501 Not Implemented\r\n"
+            case .unavailable: "HTTP/1.1 503 Service Unavailable\r\n"
+            case .versionNotSupported: "HTTP/1.1 505 HTTP Version Not Supported\r\n"
+            case .insufficientStorage: "HTTP/1.1 507 Insufficient Storage\r\n"
+            }
+        }
+
+        package var reasonPhrase: Substring {
+            // (A line's end is one character.)
+            statusLine.description.dropFirst("HTTP/1.1 200 ".count).dropLast()
+        }
     }
 
-    package enum ContentType: UInt8, Hashable, Sendable {
+    package enum ContentType: Hashable, Sendable {
         case text
         case binary
         case json
+        /// RFC 9457.
+        case problem
+        /// A client's own, as it came with the value.
+        case stored(String)
+    }
+
+    /// As `Content-Range` says it: which bytes of how many these are; no range where none of those exist that were asked
+    /// for.
+    package struct Part: Hashable, Sendable {
+        package let range: Range<Int>?
+        package let length: Int
     }
 
     /// What became of a request that was not answered with success.
@@ -37,6 +84,14 @@ package struct Answer: Hashable, Sendable {
         case notApplied
         /// It may have had its effect, or may still have it.
         case unknown
+
+        /// As `X-KV-Outcome` says it.
+        package var headerValue: StaticString {
+            switch self {
+            case .notApplied: "not-applied"
+            case .unknown: "unknown"
+            }
+        }
     }
 
     package var status: Status
@@ -44,6 +99,9 @@ package struct Answer: Hashable, Sendable {
     package var body: ByteBuffer
     /// Shown as the entity tag.
     package var version: Version?
+    package var part: Part?
+    /// Whether parts may be asked for.
+    package var acceptsRanges = false
     package var outcome: Outcome?
     /// The methods that would have been taken.
     package var allowed: Methods?
@@ -72,6 +130,36 @@ package struct Answer: Hashable, Sendable {
 
     package static func found(_ envelope: Envelope) -> Answer {
         Answer(.ok, .binary, envelope.value, version: envelope.version)
+    }
+
+    /// Done, and nothing to be said of it but the version.
+    package static func done(_ version: Version) -> Answer {
+        Answer(.noContent, .binary, ByteBuffer(), version: version)
+    }
+
+    /// The value as it was stored, or the part of it that is wanted (RFC 9110, section 14).
+    package static func representation(of envelope: Envelope, _ wanted: RepresentationFields = RepresentationFields())
+        -> Answer
+    {
+        let value = envelope.value
+        let type = envelope.contentType.map { ContentType.stored($0) } ?? .binary
+        var answer = Answer(.ok, type, value, version: envelope.version)
+        answer.acceptsRanges = true
+        switch wanted.part(of: value.readableBytes, version: envelope.version) {
+        case .whole: break
+        case .range(let range):
+            guard let slice = value.getSlice(at: value.readerIndex + range.lowerBound, length: range.count) else {
+                break
+            }
+            answer.status = .partialContent
+            answer.body = slice
+            answer.part = Part(range: range, length: value.readableBytes)
+        case .unsatisfiable:
+            answer = ErrorAnswer.rangeNotSatisfiable
+            answer.version = envelope.version
+            answer.part = Part(range: nil, length: value.readableBytes)
+        }
+        return answer
     }
 
     /// The client holds this version already.

@@ -20,19 +20,21 @@ package enum AnswerEncoder {
     package static func encode(
         _ answer: Answer, isHead: Bool, _ persistence: Persistence, into buffer: inout ByteBuffer
     ) -> ByteBuffer? {
-        writeStatus(answer.status, &buffer)
-        // (The length that a 304 names is that of what it leaves out.)
-        if answer.status != .notModified {
+        buffer.writeStaticString(answer.status.statusLine)
+        // (A 204 has none, and the length that a 304 names is that of what it leaves out.)
+        if answer.status != .notModified, answer.status != .noContent {
             writeContentType(answer.contentType, &buffer)
             buffer.writeStaticString("Content-Length: ")
             writeDecimal(answer.body.readableBytes, &buffer)
             buffer.writeStaticString("\r\n")
         }
         if let version = answer.version { writeTag(version, &buffer) }
-        switch answer.outcome {
-        case nil: break
-        case .notApplied: buffer.writeStaticString("X-KV-Outcome: not-applied\r\n")
-        case .unknown: buffer.writeStaticString("X-KV-Outcome: unknown\r\n")
+        if let part = answer.part { writePart(part, &buffer) }
+        if answer.acceptsRanges { buffer.writeStaticString("Accept-Ranges: bytes\r\n") }
+        if let outcome = answer.outcome {
+            buffer.writeStaticString("X-KV-Outcome: ")
+            buffer.writeStaticString(outcome.headerValue)
+            buffer.writeStaticString("\r\n")
         }
         if let allowed = answer.allowed {
             buffer.writeStaticString("Allow: ")
@@ -49,7 +51,7 @@ package enum AnswerEncoder {
 
     /// Begins an answer of unknown length: in chunks, or, for HTTP/1.0, up to the connection's end.
     package static func beginStream(isChunked: Bool, _ persistence: Persistence, into buffer: inout ByteBuffer) {
-        writeStatus(.ok, &buffer)
+        buffer.writeStaticString(Answer.Status.ok.statusLine)
         writeContentType(.json, &buffer)
         if isChunked { buffer.writeStaticString("Transfer-Encoding: chunked\r\n") }
         endHead(persistence, &buffer)
@@ -77,29 +79,26 @@ package enum AnswerEncoder {
         case .text: buffer.writeStaticString("Content-Type: text/plain\r\n")
         case .binary: buffer.writeStaticString("Content-Type: application/octet-stream\r\n")
         case .json: buffer.writeStaticString("Content-Type: application/json\r\n")
+        case .problem: buffer.writeStaticString("Content-Type: application/problem+json\r\n")
+        case .stored(let type):
+            buffer.writeStaticString("Content-Type: ")
+            buffer.writeString(type)
+            buffer.writeStaticString("\r\n")
         }
     }
 
-    private static func writeStatus(_ status: Answer.Status, _ buffer: inout ByteBuffer) {
-        switch status {
-        case .ok: buffer.writeStaticString("HTTP/1.1 200 OK\r\n")
-        case .notModified: buffer.writeStaticString("HTTP/1.1 304 Not Modified\r\n")
-        case .badRequest: buffer.writeStaticString("HTTP/1.1 400 Bad Request\r\n")
-        case .notFound: buffer.writeStaticString("HTTP/1.1 404 Not Found\r\n")
-        case .methodNotAllowed: buffer.writeStaticString("HTTP/1.1 405 Method Not Allowed\r\n")
-        case .requestTimeout: buffer.writeStaticString("HTTP/1.1 408 Request Timeout\r\n")
-        case .conflict: buffer.writeStaticString("HTTP/1.1 409 Conflict\r\n")
-        case .preconditionFailed: buffer.writeStaticString("HTTP/1.1 412 Precondition Failed\r\n")
-        case .contentTooLarge: buffer.writeStaticString("HTTP/1.1 413 Content Too Large\r\n")
-        case .targetTooLong: buffer.writeStaticString("HTTP/1.1 414 URI Too Long\r\n")
-        case .expectationFailed: buffer.writeStaticString("HTTP/1.1 417 Expectation Failed\r\n")
-        case .headersTooLarge: buffer.writeStaticString("HTTP/1.1 431 Request Header Fields Too Large\r\n")
-        case .internalError: buffer.writeStaticString("HTTP/1.1 500 Internal Server Error\r\n")
-        case .notImplemented: buffer.writeStaticString("HTTP/1.1 501 Not Implemented\r\n")
-        case .unavailable: buffer.writeStaticString("HTTP/1.1 503 Service Unavailable\r\n")
-        case .versionNotSupported: buffer.writeStaticString("HTTP/1.1 505 HTTP Version Not Supported\r\n")
-        case .insufficientStorage: buffer.writeStaticString("HTTP/1.1 507 Insufficient Storage\r\n")
+    private static func writePart(_ part: Answer.Part, _ buffer: inout ByteBuffer) {
+        buffer.writeStaticString("Content-Range: bytes ")
+        if let range = part.range {
+            writeDecimal(range.lowerBound, &buffer)
+            buffer.writeStaticString("-")
+            writeDecimal(range.upperBound - 1, &buffer)
+        } else {
+            buffer.writeStaticString("*")
         }
+        buffer.writeStaticString("/")
+        writeDecimal(part.length, &buffer)
+        buffer.writeStaticString("\r\n")
     }
 
     private static func writeTag(_ version: Version, _ buffer: inout ByteBuffer) {

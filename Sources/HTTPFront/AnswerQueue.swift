@@ -20,11 +20,16 @@ package struct AnswerQueue<Request> {
         package var isHTTP10 = false
         /// The client has asked to end the connection after it.
         package var closes = false
+        /// Told of errors in JSON, not in a line of text.
+        package var wantsProblems = false
 
-        package init(isHead: Bool = false, isHTTP10: Bool = false, closes: Bool = false) {
+        package init(
+            isHead: Bool = false, isHTTP10: Bool = false, closes: Bool = false, wantsProblems: Bool = false
+        ) {
             self.isHead = isHead
             self.isHTTP10 = isHTTP10
             self.closes = closes
+            self.wantsProblems = wantsProblems
         }
     }
 

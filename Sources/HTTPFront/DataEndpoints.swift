@@ -2,39 +2,52 @@
 
 private import Cluster
 private import HashRing
-private import KeyValue
-private import NIOCore
+internal import KeyValue
+internal import NIOCore
 
-/// Pairs: `/route`, `/cache`, `/route_test`. On the event loop, without waiting.
+/// Pairs: `/route`, `/cache`, `/route_test`, and what `/keys` shares with them. On the event loop, without waiting.
 extension HTTPFrontHandler {
     func readPair(_ request: FrontRequest, _ id: RequestID, here: Bool) {
-        let key: Key
-        switch queriedKey(request) {
-        case .success(let found): key = found
+        read(queriedKey(request), request, id, here: here)
+    }
+
+    func read(_ key: Result<Key, Refusal>, _ request: FrontRequest, _ id: RequestID, here: Bool) {
+        let found: Key
+        switch key {
+        case .success(let key): found = key
         case .failure(let refusal): return complete(id, refusal.answer)
         }
         if front.isFull { return complete(id, ErrorAnswer.overloaded) }
         let completion = { (result: Result<Envelope?, OperationFailure>) in
-            switch result {
-            case .success(let envelope?) where !envelope.isGone(atMilliseconds: self.front.data.wallMilliseconds):
-                self.complete(id, self.answer(with: envelope, if: request.precondition))
-            case .success: self.complete(id, ErrorAnswer.missing)
-            case .failure(let failure): self.complete(id, self.answer(to: failure))
-            }
+            let answer = self.answerOfRead(
+                result, if: request.precondition,
+                missing: request.route == .key ? ErrorAnswer.noPair : ErrorAnswer.missing
+            ) { request.route == .key ? .representation(of: $0, request.representation) : .found($0) }
+            self.complete(id, answer)
         }
-        if here { return front.data.readHere(key, completion: completion) }
+        if here { return front.data.readHere(found, completion: completion) }
         if front.data.standing == .none { return complete(id, ErrorAnswer.noRing) }
         switch wantedConsistency(request, isWrite: false) {
-        case .success(let consistency): front.data.read(key, consistency, completion: completion)
+        case .success(let consistency): front.data.read(found, consistency, completion: completion)
         case .failure(let refusal): complete(id, refusal.answer)
         }
     }
 
-    private func answer(with envelope: Envelope, if precondition: Precondition) -> Answer {
-        switch precondition.verdict(on: envelope, atMilliseconds: front.data.wallMilliseconds) {
-        case .met: .found(envelope)
-        case .ifMatchFailed: ErrorAnswer.preconditionFailed(envelope.version)
-        case .ifNoneMatchFailed: .notModified(envelope.version)
+    /// - Parameter found: the answer with a pair that is there, and as the request wants it.
+    func answerOfRead(
+        _ result: Result<Envelope?, OperationFailure>, if precondition: Precondition,
+        missing: Answer = ErrorAnswer.noPair, found: (Envelope) -> Answer
+    ) -> Answer {
+        let now = front.data.wallMilliseconds
+        switch result {
+        case .success(let envelope?) where !envelope.isGone(atMilliseconds: now):
+            return switch precondition.verdict(on: envelope, atMilliseconds: now) {
+            case .met: found(envelope)
+            case .ifMatchFailed: ErrorAnswer.preconditionFailed(envelope.version)
+            case .ifNoneMatchFailed: .notModified(envelope.version)
+            }
+        case .success: return missing
+        case .failure(let failure): return answer(to: failure)
         }
     }
 
@@ -52,40 +65,75 @@ extension HTTPFrontHandler {
         case .tooLong: return complete(id, ErrorAnswer.valueTooLarge(front.data.itemBytes))
         case .value(let found): value = found
         }
-        let expiry: UInt64?
-        switch request.body.withUnsafeReadableBytes({ FormDecoder.bytes("ttl", in: $0, limit: 16) }) {
-        case .absent: expiry = nil
-        case .value(let text):
-            guard let seconds = HTTPFrontHandler.timeToLive(text) else {
-                return complete(id, ErrorAnswer.badTimeToLive)
-            }
-            expiry = front.data.wallMilliseconds + seconds * 1000
-        case .malformed, .tooLong: return complete(id, ErrorAnswer.badTimeToLive)
+        switch expiry(request.body.withUnsafeReadableBytes { FormDecoder.bytes("ttl", in: $0, limit: 16) }) {
+        case .success(let expiry): store(key, value, expiry: expiry, request, id, here: here)
+        case .failure(let refusal): complete(id, refusal.answer)
         }
+    }
+
+    /// - Parameter expiry: in milliseconds since 1970.
+    func store(
+        _ key: Key, _ value: ByteBuffer, contentType: String? = nil, expiry: UInt64?, _ request: FrontRequest,
+        _ id: RequestID, here: Bool
+    ) {
+        switch newPair(key, value, contentType: contentType, expiry: expiry) {
+        case .success(let (storedKey, envelope)):
+            if !here, front.data.standing == .none { return complete(id, ErrorAnswer.noRing) }
+            store(storedKey, envelope, request, id, here: here)
+        case .failure(let refusal): complete(id, refusal.answer)
+        }
+    }
+
+    /// The pair as it is stored; refused where no item takes it.
+    func newPair(
+        _ key: Key, _ value: ByteBuffer, contentType: String?, expiry: UInt64?
+    ) -> Result<(StoredKey, Envelope), Refusal> {
         let storedKey = StoredKey(key)
-        let limit = front.data.valueLimit(for: storedKey, of: key)
-        guard value.readableBytes <= limit else { return complete(id, ErrorAnswer.valueTooLarge(limit)) }
-        if !here, front.data.standing == .none { return complete(id, ErrorAnswer.noRing) }
-        let envelope = Envelope(key: key, storedKey: storedKey, value: value, expiryMilliseconds: expiry)
-        store(storedKey, envelope, request, id, here: here)
+        let limit = front.data.valueLimit(for: storedKey, of: key) - (contentType.map { 1 + $0.utf8.count } ?? 0)
+        guard value.readableBytes <= limit else {
+            return .failure(Refusal(answer: ErrorAnswer.valueTooLarge(max(0, limit))))
+        }
+        let envelope = Envelope(
+            key: key, storedKey: storedKey, value: value, contentType: contentType, expiryMilliseconds: expiry)
+        return .success((storedKey, envelope))
+    }
+
+    /// When a pair expires that is to live for so many seconds, in milliseconds since 1970.
+    func expiry(_ timeToLive: FormDecoder.Field<[UInt8]>) -> Result<UInt64?, Refusal> {
+        switch timeToLive {
+        case .absent: return .success(nil)
+        case .value(let text):
+            guard let seconds = HTTPFrontHandler.timeToLive(text) else { fallthrough }
+            return .success(front.data.wallMilliseconds + seconds * 1000)
+        case .malformed, .tooLong: return .failure(Refusal(answer: ErrorAnswer.badTimeToLive))
+        }
     }
 
     /// Stores that the pair is gone, whether there was one or not: an older copy may be anywhere.
     func deletePair(_ request: FrontRequest, _ id: RequestID, here: Bool) {
+        delete(queriedKey(request), request, id, here: here)
+    }
+
+    func delete(_ named: Result<Key, Refusal>, _ request: FrontRequest, _ id: RequestID, here: Bool) {
         let key: Key
-        switch queriedKey(request) {
+        switch named {
         case .success(let found): key = found
         case .failure(let refusal): return complete(id, refusal.answer)
         }
         if !here, front.data.standing == .none { return complete(id, ErrorAnswer.noRing) }
+        let (storedKey, tombstone) = deletion(of: key, isConditional: !request.precondition.isEmpty)
+        store(storedKey, tombstone, request, id, here: here)
+    }
+
+    /// What says that the pair is gone.
+    func deletion(of key: Key, isConditional: Bool) -> (StoredKey, Envelope) {
         let storedKey = StoredKey(key)
         // A conditional write's version may be of long ago, and does not tell how long its tombstone is needed.
         let keptUntil =
-            request.precondition.isEmpty
-            ? nil : front.data.wallMilliseconds + UInt64(Limits.tombstoneSeconds) * 1000
+            isConditional ? front.data.wallMilliseconds + UInt64(Limits.tombstoneSeconds) * 1000 : nil
         let tombstone = Envelope(
             key: key, storedKey: storedKey, value: ByteBuffer(), isTombstone: true, expiryMilliseconds: keptUntil)
-        store(storedKey, tombstone, request, id, here: here)
+        return (storedKey, tombstone)
     }
 
     /// Whole seconds, in digits alone.
@@ -112,7 +160,8 @@ extension HTTPFrontHandler {
                 return self.complete(id, ErrorAnswer.injected(.unknown))
             }
             switch result {
-            case .success(let version): self.complete(id, .stored(version))
+            case .success(let version):
+                self.complete(id, request.route == .key ? .done(version) : .stored(version))
             case .failure(let failure): self.complete(id, self.answer(to: failure))
             }
         }
@@ -126,10 +175,12 @@ extension HTTPFrontHandler {
     }
 
     /// What the query says of it: `consistency=strict`, `r=2`, `w=2`. Nil where it says nothing.
-    private func wantedConsistency(_ request: FrontRequest, isWrite: Bool) -> Result<Consistency?, Refusal> {
+    func wantedConsistency(_ request: FrontRequest, isWrite: Bool) -> Result<Consistency?, Refusal> {
         request.withQuery { query in
             // (The commonest query has one field, the key.)
-            guard isWrite ? !query.isEmpty : query.contains(UInt8(ascii: "&")) else { return .success(nil) }
+            let isPlain =
+                isWrite || request.route != .pair ? query.isEmpty : !query.contains(UInt8(ascii: "&"))
+            if isPlain { return .success(nil) }
             var level: Consistency.Level?
             switch FormDecoder.bytes("consistency", in: query, limit: 16) {
             case .absent: break
@@ -175,7 +226,7 @@ extension HTTPFrontHandler {
         front.data.standing == .unconfirmed ? ErrorAnswer.unconfirmedRing : ErrorAnswer.noRing
     }
 
-    private func answer(to failure: OperationFailure) -> Answer {
+    func answer(to failure: OperationFailure) -> Answer {
         if failure == .notApplied(.noRing) { return withoutRing }
         return ErrorAnswer.failure(failure)
     }
@@ -187,16 +238,18 @@ extension HTTPFrontHandler {
     }
 
     /// Why a request names no key that can be used.
-    private struct Refusal: Error {
+    struct Refusal: Error {
         let answer: Answer
     }
 
-    private static func key(_ field: FormDecoder.Field<[UInt8]>, tooLong: Answer) -> Result<Key, Refusal> {
+    static func key(_ field: FormDecoder.Field<[UInt8]>, absent: Answer = ErrorAnswer.noKey, tooLong: Answer)
+        -> Result<Key, Refusal>
+    {
         switch field {
-        case .absent: return .failure(Refusal(answer: ErrorAnswer.noKey))
+        case .absent: return .failure(Refusal(answer: absent))
         case .malformed: return .failure(Refusal(answer: ErrorAnswer.malformedField))
         case .tooLong: return .failure(Refusal(answer: tooLong))
-        case .value(let bytes): return Key(bytes).map(Result.success) ?? .failure(Refusal(answer: ErrorAnswer.noKey))
+        case .value(let bytes): return Key(bytes).map(Result.success) ?? .failure(Refusal(answer: absent))
         }
     }
 }

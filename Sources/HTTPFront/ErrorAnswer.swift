@@ -20,6 +20,9 @@ package enum ErrorAnswer {
     /// The original's answer for a pair that is not there.
     package static let missing = Answer(.notFound, .text, ByteBuffer(string: "N/A"), outcome: .notApplied)
 
+    /// The same on the surface for programs.
+    package static let noPair = refusal(.notFound, "There is no such pair.")
+
     package static let unknownPath = refusal(
         .notFound, "There is no such path here. Paths are compared as they are sent.")
 
@@ -75,13 +78,49 @@ package enum ErrorAnswer {
         refusal(.contentTooLarge, "The value is over \(limit) bytes, the most that memcached takes under this key.")
     }
 
+    package static let noKeyInPath = refusal(
+        .badRequest, "The path needs a key: /keys/…, percent-encoded and not empty.")
+    package static let dotSegment = refusal(
+        .badRequest,
+        "A part of the path is . or .., which many a client or proxy would take away; of a key, send it as %2E.")
+    package static let badContentType = refusal(
+        .badRequest, "A Content-Type is at most \(RepresentationFields.contentTypeBytes) bytes of printable ASCII.")
+    package static let encodedContent = refusal(
+        .unsupportedMediaType,
+        "A Content-Encoding is not kept; store the value as it is, or encoded without that field.")
+    package static let partialContent = refusal(
+        .badRequest, "A value is stored as a whole: a PUT has no Content-Range.")
+    package static let rangeNotSatisfiable = refusal(
+        .rangeNotSatisfiable, "The value is shorter than the range begins at.")
+
+    // MARK: Batches
+
+    package static func badBatchRequest(_ reason: String) -> Answer {
+        refusal(
+            .badRequest,
+            sentence("this is no batch: \(reason)")
+                + " One is {\"operations\":[{\"method\":\"get\",\"key\":\"…\"},…]}; see openapi.yaml.")
+    }
+    package static let badBatchSize = refusal(
+        .badRequest, "A batch has from 1 to \(Limits.clientBatchOperations) operations.")
+    package static let keyTwiceInBatch = refusal(
+        .badRequest, "A batch names each key once: its operations are done in no order.")
+    package static let noKeyInBatch = refusal(
+        .badRequest,
+        "An operation has a key, or a keyBase64, and not both, of 1 to \(Limits.keyBytes) bytes.")
+    package static let badBatchValue = refusal(
+        .badRequest,
+        "A put has a value, or a valueBase64, and not both; contentType and ttl are for a put alone.")
+    package static let batchAnswerTooLarge = refusal(
+        .contentTooLarge, "The batch's answer has no room for this value any more; ask for it by itself.")
+
     // MARK: Conditions
 
     package static let badPrecondition = refusal(
         .badRequest,
         "If-Match and If-None-Match take * or a list of at most \(Limits.entityTags) entity tags: \"…\", W/\"…\".")
     package static let preconditionHere = refusal(
-        .badRequest, "Conditions are for /route, where the key's first owner decides on them.")
+        .badRequest, "Conditions are for /route and /keys, where the key's first owner decides on them.")
 
     /// - Parameter held: the version of the pair; `Version.none` where there is none.
     package static func preconditionFailed(_ held: Version) -> Answer {

@@ -36,11 +36,22 @@ package enum FormDecoder {
     /// - Parameter limit: of the decoded value, in bytes.
     package static func bytes(_ name: StaticString, in bytes: UnsafeRawBufferPointer, limit: Int) -> Field<[UInt8]> {
         guard let range = range(of: name, in: bytes) else { return .absent }
-        guard range.count <= 3 * limit else { return .tooLong }
-        let encoded = UnsafeRawBufferPointer(rebasing: bytes[range])
+        return decoded(UnsafeRawBufferPointer(rebasing: bytes[range]), limit: limit, takesPlusForSpace: true)
+    }
+
+    /// What stands in a path, where a plus sign is one.
+    package static func pathPart(_ encoded: UnsafeRawBufferPointer, limit: Int) -> Field<[UInt8]> {
+        encoded.isEmpty ? .absent : decoded(encoded, limit: limit, takesPlusForSpace: false)
+    }
+
+    private static func decoded(
+        _ encoded: UnsafeRawBufferPointer, limit: Int, takesPlusForSpace: Bool
+    ) -> Field<[UInt8]> {
+        guard encoded.count <= 3 * limit else { return .tooLong }
         var isWellFormed = true
         let decoded = [UInt8](unsafeUninitializedCapacity: encoded.count) { target, count in
-            count = decode(encoded, into: UnsafeMutableRawBufferPointer(target)) ?? 0
+            count =
+                decode(encoded, into: UnsafeMutableRawBufferPointer(target), takesPlusForSpace: takesPlusForSpace) ?? 0
             isWellFormed = count > 0 || encoded.isEmpty
         }
         guard isWellFormed else { return .malformed }
@@ -65,7 +76,7 @@ package enum FormDecoder {
         var isWellFormed = true
         decoded.writeWithUnsafeMutableBytes(minimumWritableBytes: range.count) { target in
             encoded.withUnsafeReadableBytes { bytes in
-                let count = decode(bytes, into: target)
+                let count = decode(bytes, into: target, takesPlusForSpace: true)
                 isWellFormed = count != nil
                 return count ?? 0
             }
@@ -74,7 +85,9 @@ package enum FormDecoder {
     }
 
     /// Decodes into a target at least as large; returns how many bytes it wrote, nil for a broken percent code.
-    private static func decode(_ encoded: UnsafeRawBufferPointer, into target: UnsafeMutableRawBufferPointer) -> Int? {
+    private static func decode(
+        _ encoded: UnsafeRawBufferPointer, into target: UnsafeMutableRawBufferPointer, takesPlusForSpace: Bool
+    ) -> Int? {
         var count = 0
         var index = 0
         while index < encoded.count {
@@ -86,7 +99,7 @@ package enum FormDecoder {
                 else { return nil }
                 target[count] = high << 4 | low
                 index += 3
-            case UInt8(ascii: "+"):
+            case UInt8(ascii: "+") where takesPlusForSpace:
                 target[count] = UInt8(ascii: " ")
                 index += 1
             default:

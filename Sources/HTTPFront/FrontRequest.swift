@@ -15,6 +15,8 @@ package struct FrontRequest: Sendable {
     package var body = ByteBuffer()
     /// What the request wants to be so of the pair; empty on routes that have none.
     package var precondition = Precondition()
+    /// Of the value that is sent or wanted; only `.key` looks at them.
+    package var representation = RepresentationFields()
 
     /// The rest of the path behind a route's prefix, undecoded.
     package func pathRest(after prefix: StaticString) -> Substring {
@@ -83,7 +85,15 @@ package struct HeadReading {
         }
         if fields.hasUnknownExpectation { return .refuse(ErrorAnswer.unknownExpectation) }
         var request = FrontRequest(route: route, method: method, target: uri, pathLength: pathLength)
-        if !fields.ifMatch.isEmpty || !fields.ifNoneMatch.isEmpty, route == .pair || route == .pairHere {
+        if route == .key {
+            if let refusal = fields.representation.refusal(of: method) { return .refuse(refusal) }
+            request.representation = fields.representation
+            // (Of the head alone there are no parts.)
+            if head.method != .GET { request.representation.range = nil }
+        }
+        if !fields.ifMatch.isEmpty || !fields.ifNoneMatch.isEmpty,
+            route == .pair || route == .key || route == .pairHere
+        {
             guard let precondition = fields.precondition else { return .refuse(ErrorAnswer.badPrecondition) }
             if route == .pairHere { return .refuse(ErrorAnswer.preconditionHere) }
             request.precondition = precondition
@@ -105,6 +115,7 @@ package struct HeadReading {
         /// The values of all fields of these names.
         var ifMatch: [String] = []
         var ifNoneMatch: [String] = []
+        var representation = RepresentationFields()
 
         /// Nil where a field is malformed.
         var precondition: Precondition? {
@@ -127,13 +138,22 @@ package struct HeadReading {
                 bytes += name.utf8.count + value.utf8.count
                 switch name.utf8.count {
                 case 4 where name.isSameField(as: "host"): hosts += 1
+                case 5 where name.isSameField(as: "range"):
+                    // (Two are none: which of them is meant can't be told.)
+                    representation.range = representation.range == nil ? value : ""
                 case 6 where name.isSameField(as: "expect"):
                     let isContinue = value.isSameField(as: "100-continue")
                     expectsContinue = expectsContinue || isContinue
                     hasUnknownExpectation = hasUnknownExpectation || !isContinue
                 case 7 where name.isSameField(as: "upgrade"): asksForUpgrade = true
                 case 8 where name.isSameField(as: "if-match"): ifMatch.append(value)
+                case 8 where name.isSameField(as: "if-range"): representation.ifRange = value
+                case 12 where name.isSameField(as: "content-type"):
+                    representation.contentType = String(value.trimmingBlanks)
                 case 13 where name.isSameField(as: "if-none-match"): ifNoneMatch.append(value)
+                case 13 where name.isSameField(as: "content-range"): representation.isPartial = true
+                case 16 where name.isSameField(as: "content-encoding"):
+                    representation.isEncoded = representation.isEncoded || !value.isSameField(as: "identity")
                 // The decoder has checked that it is a number, and the only one; blanks may follow it.
                 case 14 where name.isSameField(as: "content-length"): contentLength = Int(value.trimmingBlanks) ?? .max
                 case 17 where name.isSameField(as: "transfer-encoding"):

@@ -111,8 +111,8 @@ package final class FrontServer: Sendable {
             }
         }
 
-        /// Most likely the machine has no descriptor left. The client is still there, and NIO would try again at once,
-        /// over and over.
+        /// Most likely the machine has no descriptor left. The client is still there, and the read that failed is still
+        /// wanted: NIO would try again at once, over and over. (Its AcceptBackoffHandler holds back the next one only.)
         func errorCaught(context: ChannelHandlerContext, error: any Error) {
             let options = context.channel.syncOptions
             try? options?.setOption(.autoRead, value: false)

@@ -256,7 +256,8 @@ package final class HTTPFrontHandler: ChannelInboundHandler {
                 let isLast = answer.closes || trait.closes || isLastWhenWritten
                 let persistence: AnswerEncoder.Persistence =
                     isLast ? .close : trait.isHTTP10 ? .keepAliveExplicitly : .keepAlive
-                if let body = AnswerEncoder.encode(answer, isHead: trait.isHead, persistence, into: &out) {
+                let shown = trait.wantsProblems ? answer.asProblem : answer
+                if let body = AnswerEncoder.encode(shown, isHead: trait.isHead, persistence, into: &out) {
                     writeOut()
                     write(body)
                 } else if out.readableBytes > Front.writtenBytes {

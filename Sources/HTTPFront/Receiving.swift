@@ -39,7 +39,8 @@ extension HTTPFrontHandler {
     func received(_ head: HTTPRequestHead) {
         let reading = HeadReading(head)
         let trait = Trait(
-            isHead: head.method == .HEAD, isHTTP10: head.version.minor == 0, closes: reading.closes)
+            isHead: head.method == .HEAD, isHTTP10: head.version.minor == 0, closes: reading.closes,
+            wantsProblems: RouteTable.isForPrograms(head.uri))
         receivedBytes = 0
         bodyLength = reading.contentLength
         receivingSince = front.roughNow
@@ -158,8 +159,10 @@ extension HTTPFrontHandler {
 
     /// The largest body that the route reads; nil where it reads none.
     private func bodyLimit(of request: FrontRequest) -> Int? {
-        guard request.method == .post else { return nil }
+        guard request.method == .post || request.method == .put else { return nil }
         switch request.route {
+        case .key: return front.data.itemBytes
+        case .batch: return Limits.clientBatchBytes
         case .pair, .pairHere: return pairBodyLimit
         case .ring: return 3 * Limits.ringDocumentBytes
         case .peerBatch: return Limits.peerBodyBytes

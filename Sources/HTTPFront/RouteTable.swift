@@ -6,6 +6,8 @@ package import NIOHTTP1
 package enum Route: Hashable, Sendable, CaseIterable {
     case home
     case pair
+    case key
+    case batch
     case owner
     case pairHere
     case ring
@@ -26,8 +28,9 @@ package enum Route: Hashable, Sendable, CaseIterable {
         switch self {
         case .home, .owner, .pairs, .status, .live, .ready: .get
         case .pair, .pairHere: [.get, .post, .delete]
+        case .key: [.get, .put, .delete]
         case .ring, .addNode, .removeNode, .replaceNode, .abortChange, .clear: [.get, .post]
-        case .peerBatch, .peerCall: .post
+        case .batch, .peerBatch, .peerCall: .post
         }
     }
 
@@ -36,8 +39,8 @@ package enum Route: Hashable, Sendable, CaseIterable {
     package func isSafe(_ method: Methods) -> Bool {
         switch self {
         case .home, .owner, .pairs, .status, .live, .ready: true
-        case .pair, .pairHere, .ring: method == .get
-        case .addNode, .removeNode, .replaceNode, .abortChange, .clear, .peerBatch, .peerCall: false
+        case .pair, .key, .pairHere, .ring: method == .get
+        case .addNode, .removeNode, .replaceNode, .abortChange, .clear, .batch, .peerBatch, .peerCall: false
         }
     }
 }
@@ -49,6 +52,7 @@ package struct Methods: OptionSet, Hashable, Sendable {
     package static let get = Methods(rawValue: 1)
     package static let post = Methods(rawValue: 2)
     package static let delete = Methods(rawValue: 4)
+    package static let put = Methods(rawValue: 8)
 
     package init(rawValue: UInt8) { self.rawValue = rawValue }
 
@@ -58,6 +62,7 @@ package struct Methods: OptionSet, Hashable, Sendable {
         case .GET, .HEAD: self = .get
         case .POST: self = .post
         case .DELETE: self = .delete
+        case .PUT: self = .put
         default: return nil
         }
     }
@@ -68,6 +73,7 @@ package struct Methods: OptionSet, Hashable, Sendable {
         case .get: "GET, HEAD"
         case .post: "POST"
         case [.get, .post]: "GET, HEAD, POST"
+        case [.get, .put, .delete]: "GET, HEAD, PUT, DELETE"
         default: "GET, HEAD, POST, DELETE"
         }
     }
@@ -90,6 +96,9 @@ package enum RouteTable {
         return length
     }
 
+    /// Whether errors are answered there as problem details (RFC 9457), also where the request itself is refused.
+    package static func isForPrograms(_ target: String) -> Bool { target.utf8.starts(with: "/keys".utf8) }
+
     private static func route(ofPath path: UnsafeRawBufferPointer) -> Route? {
         // The two that come by the thousand first.
         if isEqual(path, "/route") { return .pair }
@@ -102,7 +111,7 @@ package enum RouteTable {
     }
 
     private static let whole: [(StaticString, Route)] = [
-        ("/", .home), ("/route_test", .owner), ("/cache", .pairHere), ("/hash_ring", .ring),
+        ("/", .home), ("/keys:batch", .batch), ("/route_test", .owner), ("/cache", .pairHere), ("/hash_ring", .ring),
         ("/abort_change", .abortChange), ("/fetch_keys", .pairs), ("/clear_cache", .clear), ("/status", .status),
         ("/health/live", .live), ("/health/ready", .ready),
     ]
@@ -111,8 +120,10 @@ package enum RouteTable {
     static let removeNodePrefix: StaticString = "/remove_node/"
     static let replaceNodePrefix: StaticString = "/replace_node/"
     static let peerPrefix: StaticString = "/peer/"
+    static let keyPrefix: StaticString = "/keys/"
 
     private static let prefixes: [(StaticString, Route)] = [
+        (keyPrefix, .key),
         (addNodePrefix, .addNode), (removeNodePrefix, .removeNode), (replaceNodePrefix, .replaceNode),
         (peerPrefix, .peerCall),
     ]

@@ -94,6 +94,8 @@ package protocol OperatorTasks: Sendable {
 /// Each kind has places of its own, so that none keeps the others from being done.
 package enum OperatorTaskKind: Hashable, Sendable, CaseIterable {
     case request
+    /// A client's batch.
+    case batch
     /// Another node's call.
     case peerCall
     /// All pairs: takes long, and memory.

@@ -33,6 +33,10 @@ package enum Limits {
     package static let requestHeaderFields = 64
     /// Requests of one connection that are being answered at the same time; further ones wait in the socket.
     package static let pipelinedRequests = 64
+    /// Operations in one `POST /keys:batch`.
+    package static let clientBatchOperations = 1000
+    /// Bytes of its body, and of the values in its answer.
+    package static let clientBatchBytes = 16 << 20
     /// A refused body is read and thrown away up to this size, so that the connection stays usable; a larger one closes
     /// it.
     package static let discardedBodyBytes = 16 << 20
