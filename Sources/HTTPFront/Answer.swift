@@ -71,8 +71,7 @@ package struct Answer: Hashable, Sendable {
         case stored(String)
     }
 
-    /// As `Content-Range` says it: which bytes of how many these are; no range where none of those exist that were asked
-    /// for.
+    /// As `Content-Range` says it: which bytes of how many these are; no range where none of the wanted ones exist.
     package struct Part: Hashable, Sendable {
         package let range: Range<Int>?
         package let length: Int

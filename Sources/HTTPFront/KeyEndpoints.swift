@@ -24,8 +24,8 @@ extension HTTPFrontHandler {
         }
     }
 
-    /// All that follows the prefix, percent-decoded: a slash is one more byte, sent as it is or as %2F. Parts that are a
-    /// dot or two are refused, for what is in front of a node may have meant another path by them.
+    /// All that follows the prefix, percent-decoded: a slash is one more byte, sent as it is or as %2F. Parts that are
+    /// a dot or two are refused, for what is in front of a node may have meant another path by them.
     private func namedKey(_ request: FrontRequest) -> Result<Key, Refusal> {
         var rest = request.pathRest(after: RouteTable.keyPrefix)
         let hasDotSegment = rest.split(separator: "/", omittingEmptySubsequences: false).contains { part in
