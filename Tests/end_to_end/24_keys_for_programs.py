@@ -25,6 +25,7 @@ def run(context):
         conditions(places)
         problems(cluster)
         batches(places)
+        large_batches(places)
         moved = keys_owned_by(cluster.first_ring, cluster.node(2).address, 50, "moved")
         for key in moved:
             status, head, _ = ask(places[0], "PUT", key.encode(), value_of(key.encode()), {"Content-Type": type_of(key.encode())})
@@ -111,6 +112,15 @@ def batches(places):
         conditions = [{"method": "delete", "key": key, "ifMatch": f'"{result["version"] if item % 2 else "0" * 24}"'}
                       for item, (key, result) in enumerate(zip(keys, written))]
         expect_equal([result["status"] for result in batch(place, conditions)], [412, 204] * 500, "deleting every other one")
+
+
+def large_batches(places):
+    """Up to 16 MiB, through the balancer too; more is refused."""
+    operations = [{"method": "put", "key": f"much{number}", "value": "v" * 500_000} for number in range(30)]
+    for place in (places[0], places[-1]):
+        expect_equal([result["status"] for result in batch(place, operations)], [204] * 30, f"a batch of 15 MB at {place}")
+        read = batch(place, [{"method": "get", "key": operation["key"]} for operation in operations])
+        expect_equal([result.get("value") for result in read], ["v" * 500_000] * 30, "and back")
 
 
 def batch(address, operations, query=""):
