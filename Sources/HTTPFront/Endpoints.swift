@@ -15,6 +15,7 @@ extension HTTPFrontHandler {
         case (.pairHere, _): storePair(request, id, here: true)
         case (.key, .get): readKey(request, id)
         case (.key, .delete): deleteKey(request, id)
+        case (.key, .post): incrementKey(request, id)
         case (.key, _): storeKey(request, id)
         case (.batch, _): performBatch(request, id)
         case (.owner, _): tellOwner(request, id)

@@ -93,6 +93,23 @@ package enum ErrorAnswer {
     package static let rangeNotSatisfiable = refusal(
         .rangeNotSatisfiable, "The value is shorter than the range begins at.")
 
+    // MARK: Counters
+
+    package static let badStep = refusal(
+        .badRequest, "by is a whole number, such as 1 or -5, of at most 64 bits: /keys/…:increment?by=5.")
+    package static let preconditionOnCounter = refusal(
+        .badRequest, "An increment has its own condition, and takes no other.")
+    package static func noNumber(_ held: Version) -> Answer {
+        var answer = refusal(.conflict, "The value is no whole number in decimal digits.")
+        answer.version = held
+        return answer
+    }
+    package static func numberTooLarge(_ held: Version?) -> Answer {
+        var answer = refusal(.conflict, "The number would not fit into 64 bits any more.")
+        answer.version = held
+        return answer
+    }
+
     // MARK: Batches
 
     package static func badBatchRequest(_ reason: String) -> Answer {

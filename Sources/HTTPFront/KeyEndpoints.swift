@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0
 
-private import KeyValue
+internal import KeyValue
 private import NIOCore
 
 /// `/keys/{key}`: pairs for programs. A value is the body, as it is, with the type that it came with.
@@ -24,15 +24,19 @@ extension HTTPFrontHandler {
         }
     }
 
-    /// All that follows the prefix, percent-decoded: a slash is one more byte, sent as it is or as %2F. Parts that are
-    /// a dot or two are refused, for what is in front of a node may have meant another path by them.
     private func namedKey(_ request: FrontRequest) -> Result<Key, Refusal> {
-        var rest = request.pathRest(after: RouteTable.keyPrefix)
+        HTTPFrontHandler.key(named: request.pathRest(after: RouteTable.keyPrefix))
+    }
+
+    /// All of the path's rest, percent-decoded: a slash is one more byte, sent as it is or as %2F. Parts that are a dot
+    /// or two are refused, for what is in front of a node may have meant another path by them.
+    static func key(named rest: Substring) -> Result<Key, Refusal> {
         let hasDotSegment = rest.split(separator: "/", omittingEmptySubsequences: false).contains { part in
             part == "." || part == ".."
         }
         if hasDotSegment { return .failure(Refusal(answer: ErrorAnswer.dotSegment)) }
-        return HTTPFrontHandler.key(
+        var rest = rest
+        return key(
             rest.withUTF8 { FormDecoder.pathPart(UnsafeRawBufferPointer($0), limit: Limits.keyBytes) },
             absent: ErrorAnswer.noKeyInPath, tooLong: ErrorAnswer.keyTooLongInTarget)
     }

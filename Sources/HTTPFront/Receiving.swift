@@ -161,7 +161,7 @@ extension HTTPFrontHandler {
     private func bodyLimit(of request: FrontRequest) -> Int? {
         guard request.method == .post || request.method == .put else { return nil }
         switch request.route {
-        case .key: return front.data.itemBytes
+        case .key: return request.method == .put ? front.data.itemBytes : nil
         case .batch: return Limits.clientBatchBytes
         case .pair, .pairHere: return pairBodyLimit
         case .ring: return 3 * Limits.ringDocumentBytes

@@ -28,7 +28,8 @@ package enum Route: Hashable, Sendable, CaseIterable {
         switch self {
         case .home, .owner, .pairs, .status, .live, .ready: .get
         case .pair, .pairHere: [.get, .post, .delete]
-        case .key: [.get, .put, .delete]
+        // (POST for `:increment` alone.)
+        case .key: [.get, .post, .put, .delete]
         case .ring, .addNode, .removeNode, .replaceNode, .abortChange, .clear: [.get, .post]
         case .batch, .peerBatch, .peerCall: .post
         }

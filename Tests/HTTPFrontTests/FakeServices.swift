@@ -16,6 +16,10 @@ final class FakeData: DataService {
     var here: [Key: Envelope] = [:]
     /// What the next operations fail with.
     var failure: OperationFailure?
+    /// The same for conditional writes alone.
+    var conditionalFailure: OperationFailure?
+    /// So many conditional writes are too late.
+    var overtakes = 0
     var isSlow = false
     /// What waits while the store is slow.
     var waiting: [() -> Void] = []
@@ -67,7 +71,15 @@ final class FakeData: DataService {
         _ key: StoredKey, _ envelope: Envelope, if precondition: Precondition, _ consistency: Consistency?,
         completion: @escaping (Result<Version, OperationFailure>) -> Void
     ) {
+        if let conditionalFailure {
+            operationCount += 1
+            return completion(.failure(conditionalFailure))
+        }
         let held = pairs[name(key, envelope)]
+        if overtakes > 0 {
+            overtakes -= 1
+            return completion(.failure(.preconditionFailed(held: held?.version ?? .none)))
+        }
         guard failure == nil, precondition.verdict(on: held, atMilliseconds: wallMilliseconds) != .met else {
             return write(key, envelope, consistency, completion: completion)
         }

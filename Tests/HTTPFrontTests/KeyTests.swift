@@ -223,7 +223,7 @@ struct KeyTests {
     @Test("errors are problem details, also those of the request itself and of the store")
     func problems() throws {
         let connection = try TestConnection()
-        let wrong = connection.ask(postRequest("/keys/a", "v"))
+        let wrong = connection.ask(postRequest("/keys/a:incr", "v"))
         #expect(try Self.problem(wrong).status == 405)
         #expect(wrong?.headers["allow"] == "GET, HEAD, PUT, DELETE")
         #expect(try Self.problem(connection.ask(getRequest("/keys"))).status == 404)

@@ -1,9 +1,10 @@
 # SPDX-License-Identifier: Apache-2.0
 """`/keys/{key}`: a value put through one node comes back from every other with its bytes, type and version, also after a ring change,
-a refill and in parts; errors are problem details; the standard library's HTTP client, which is none of ours, does it all."""
+and in parts; counters count; errors are problem details; the standard library's HTTP client, which is none of ours, does it all."""
 
 import http.client
 import json
+from concurrent.futures import ThreadPoolExecutor
 from urllib.parse import quote_from_bytes
 
 from harness.expectations import expect, expect_equal
@@ -26,6 +27,7 @@ def run(context):
         problems(cluster)
         batches(places)
         large_batches(places)
+        counters(places)
         moved = keys_owned_by(cluster.first_ring, cluster.node(2).address, 50, "moved")
         for key in moved:
             status, head, _ = ask(places[0], "PUT", key.encode(), value_of(key.encode()), {"Content-Type": type_of(key.encode())})
@@ -44,7 +46,7 @@ def ask(address, method, key, body=None, headers=None, query=""):
     """Over a connection of its own, with Python's own client."""
     connection = http.client.HTTPConnection(address, timeout=5)
     try:
-        connection.request(method, f"/keys/{quote_from_bytes(key, safe='/').replace('..', '%2E%2E')}{query}", body, headers or {})
+        connection.request(method, f"/keys/{quote_from_bytes(key, safe='/:').replace('..', '%2E%2E')}{query}", body, headers or {})
         answer = connection.getresponse()
         return answer.status, answer.headers, answer.read()
     finally:
@@ -112,6 +114,24 @@ def batches(places):
         conditions = [{"method": "delete", "key": key, "ifMatch": f'"{result["version"] if item % 2 else "0" * 24}"'}
                       for item, (key, result) in enumerate(zip(keys, written))]
         expect_equal([result["status"] for result in batch(place, conditions)], [412, 204] * 500, "deleting every other one")
+
+
+def counters(places):
+    """Increments through all places at once: each that was acknowledged counts once, and is told a number of its own."""
+    def count(place):
+        numbers = []
+        while len(numbers) < 50:
+            status, head, body = ask(place, "POST", b"counter:increment", query="?by=3")
+            if status == 503:
+                expect_equal(head["X-KV-Outcome"], "not-applied", body)
+                continue
+            expect_equal(status, 200, body)
+            numbers.append(int(body))
+        return numbers
+    with ThreadPoolExecutor(len(places)) as pool:
+        numbers = sorted(number for numbers in pool.map(count, places) for number in numbers)
+    expect_equal(numbers, [3 * (number + 1) for number in range(50 * len(places))], "what the increments were told")
+    expect_equal(ask(places[0], "GET", b"counter")[2], str(numbers[-1]).encode(), "the counter")
 
 
 def large_batches(places):
