@@ -29,6 +29,8 @@ package struct Answer: Hashable, Sendable {
         case text
         case binary
         case json
+        /// Prometheus' text format.
+        case metrics
     }
 
     /// What became of a request that was not answered with success.

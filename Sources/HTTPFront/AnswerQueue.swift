@@ -1,6 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
 
 private import DequeModule
+package import NIOCore
 
 /// The requests of one connection that were read and not answered yet, in their order. A value without IO: it says
 /// which may begin, and which answer goes out next.
@@ -20,11 +21,19 @@ package struct AnswerQueue<Request> {
         package var isHTTP10 = false
         /// The client has asked to end the connection after it.
         package var closes = false
+        /// As what it is counted.
+        package var kind = FrontMetrics.Kind.unknown
+        /// When all of it was here, or it was clear that it is refused.
+        package var since = NIODeadline.uptimeNanoseconds(0)
 
-        package init(isHead: Bool = false, isHTTP10: Bool = false, closes: Bool = false) {
+        package init(
+            isHead: Bool = false, isHTTP10: Bool = false, closes: Bool = false,
+            kind: FrontMetrics.Kind = .unknown
+        ) {
             self.isHead = isHead
             self.isHTTP10 = isHTTP10
             self.closes = closes
+            self.kind = kind
         }
     }
 

@@ -39,7 +39,8 @@ extension HTTPFrontHandler {
     func received(_ head: HTTPRequestHead) {
         let reading = HeadReading(head)
         let trait = Trait(
-            isHead: head.method == .HEAD, isHTTP10: head.version.minor == 0, closes: reading.closes)
+            isHead: head.method == .HEAD, isHTTP10: head.version.minor == 0, closes: reading.closes,
+            kind: FrontMetrics.Kind(route: reading.route, method: Methods(head.method)))
         receivedBytes = 0
         bodyLength = reading.contentLength
         receivingSince = front.roughNow
@@ -141,6 +142,8 @@ extension HTTPFrontHandler {
     }
 
     func append(_ request: FrontRequest, _ trait: Trait) {
+        var trait = trait
+        trait.since = .now()
         queue.append(request, isSafe: request.route.isSafe(request.method), trait)
     }
 
