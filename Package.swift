@@ -18,6 +18,7 @@ let nioHTTP1 = Target.Dependency.product(name: "NIOHTTP1", package: "swift-nio")
 let nioEmbedded = Target.Dependency.product(name: "NIOEmbedded", package: "swift-nio")
 let crypto = Target.Dependency.product(name: "Crypto", package: "swift-crypto")
 let logging = Target.Dependency.product(name: "Logging", package: "swift-log")
+let metrics = Target.Dependency.product(name: "CoreMetrics", package: "swift-metrics")
 let asyncHTTPClient = Target.Dependency.product(name: "AsyncHTTPClient", package: "async-http-client")
 let deque = Target.Dependency.product(name: "DequeModule", package: "swift-collections")
 
@@ -29,6 +30,7 @@ let package = Package(
     dependencies: [
         .package(url: "https://github.com/apple/swift-nio", from: "2.101.2"),
         .package(url: "https://github.com/apple/swift-log", from: "1.16.2"),
+        .package(url: "https://github.com/apple/swift-metrics", from: "2.13.0"),
         .package(url: "https://github.com/apple/swift-crypto", from: "4.5.2"),
         .package(url: "https://github.com/apple/swift-collections", from: "1.6.0"),
         .package(url: "https://github.com/apple/swift-argument-parser", from: "1.8.2"),
@@ -37,31 +39,37 @@ let package = Package(
     targets: [
         .systemLibrary(
             name: "CMemcached", pkgConfig: "libmemcached", providers: [.apt(["libmemcached-dev"])]),
+        .systemLibrary(name: "CLinux"),
+        // What is counted: over swift-metrics, into memory that a host's processes share.
+        .target(name: "Telemetry", dependencies: ["CLinux", metrics], swiftSettings: settings),
         .target(name: "HashRing", dependencies: [crypto], swiftSettings: settings),
         .target(name: "KeyValue", dependencies: ["HashRing", nioCore, crypto], swiftSettings: settings),
         .target(
-            name: "Memcached", dependencies: ["CMemcached", "KeyValue", "HashRing", nioCore, logging, deque],
+            name: "Memcached", dependencies: ["CMemcached", "KeyValue", "HashRing", nioCore, logging, metrics, deque],
             swiftSettings: settings),
         .target(name: "Etcd", dependencies: [asyncHTTPClient, nioCore, nioPosix, nioHTTP1], swiftSettings: settings),
         .target(
             name: "Cluster",
             dependencies: [
-                "Memcached", "Etcd", "KeyValue", "HashRing", nioCore, nioPosix, nioHTTP1, logging, deque, crypto,
+                "Memcached", "Etcd", "KeyValue", "HashRing", nioCore, nioPosix, nioHTTP1, logging, metrics, deque,
+                crypto,
             ],
             swiftSettings: settings),
         .target(
             name: "HTTPFront",
-            dependencies: ["Cluster", "KeyValue", "HashRing", nioCore, nioPosix, nioHTTP1, logging, deque],
+            dependencies: ["Cluster", "KeyValue", "HashRing", nioCore, nioPosix, nioHTTP1, logging, metrics, deque],
             swiftSettings: settings),
         // Processes, configuration and logs; no data passes here.
         .target(
-            name: "Supervision", dependencies: ["Memcached", "Etcd", "KeyValue", "HashRing", logging],
+            name: "Supervision",
+            dependencies: ["Telemetry", "Memcached", "Etcd", "KeyValue", "HashRing", logging, metrics],
             swiftSettings: settings),
         .executableTarget(
             name: "KVServer",
             dependencies: [
-                "Supervision", "HTTPFront", "Cluster", "Memcached", "Etcd", "KeyValue", "HashRing", nioCore, nioPosix,
-                logging, .product(name: "ArgumentParser", package: "swift-argument-parser"),
+                "Supervision", "Telemetry", "HTTPFront", "Cluster", "Memcached", "Etcd", "KeyValue", "HashRing",
+                nioCore,
+                nioPosix, logging, metrics, .product(name: "ArgumentParser", package: "swift-argument-parser"),
             ],
             swiftSettings: settings,
             // Swift's own libraries become part of the program: nothing of Swift's has to be installed on the hosts, and
@@ -72,6 +80,7 @@ let package = Package(
         .target(
             name: "TestSupport", dependencies: ["KeyValue", "HashRing", nioCore], path: "Tests/TestSupport",
             swiftSettings: settings),
+        .testTarget(name: "TelemetryTests", dependencies: ["Telemetry", metrics], swiftSettings: settings),
         .testTarget(name: "HashRingTests", dependencies: ["HashRing", "TestSupport"], swiftSettings: settings),
         .testTarget(name: "KeyValueTests", dependencies: ["KeyValue", "HashRing", nioCore], swiftSettings: settings),
         .testTarget(name: "EtcdTests", dependencies: ["Etcd", nioCore], swiftSettings: settings),
@@ -92,7 +101,8 @@ let package = Package(
         .testTarget(
             name: "HTTPFrontTests",
             dependencies: [
-                "HTTPFront", "Cluster", "KeyValue", "HashRing", "TestSupport", nioCore, nioPosix, nioHTTP1, nioEmbedded,
+                "HTTPFront", "Telemetry", "Cluster", "KeyValue", "HashRing", "TestSupport", nioCore, nioPosix, nioHTTP1,
+                nioEmbedded,
             ],
             swiftSettings: settings),
         .testTarget(

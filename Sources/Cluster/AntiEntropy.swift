@@ -40,6 +40,7 @@ package actor AntiEntropy {
     private let peers: PeerCaller
     private let clock: WorkerClock
     private let logger: Logger
+    private let metrics = AntiEntropyMetrics()
     /// Nil: only after a node's return.
     private let intervalMilliseconds: Int64?
     private var silent: Set<NodeID> = []
@@ -121,6 +122,7 @@ package actor AntiEntropy {
                 "replicas differed and were mended",
                 metadata: ["slots": "\(report.slotsDiffering)", "pairs": "\(report.pairsRepaired)"])
         }
+        metrics.ended(report)
         _ = try? await control.show(AntiEntropy.key, report)
     }
 

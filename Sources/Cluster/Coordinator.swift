@@ -35,6 +35,7 @@ package final class Coordinator {
     /// This host's wall clock, in milliseconds since 1970.
     package var wallMilliseconds: UInt64 { clock.wallMilliseconds }
 
+    let metrics = CoordinatorMetrics()
     private let settings: MemcachedSettingsCell
     let requestTime: TimeAmount
     private var remotes: [NodeID: RemoteReplica] = [:]
@@ -128,7 +129,7 @@ package final class Coordinator {
         if node == self.node { return local }
         if let remote = remotes[node] { return remote }
         let remote = RemoteReplica(
-            node: node, loop: loop,
+            node: node, loop: loop, metrics: metrics,
             hooks: RemoteReplica.Hooks(
                 epoch: { [unowned self] in view?.table?.document.epoch },
                 clock: { [unowned self] in clock.reading },
@@ -146,6 +147,9 @@ package final class Coordinator {
             hooks.isBehind(node)
         }
     }
+
+    /// Operations that wait for a connection to another node.
+    package var waitingPeerOperations: Int { remotes.values.reduce(0) { $0 + $1.waitingOperations } }
 
     // MARK: Operations
 

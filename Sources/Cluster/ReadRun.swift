@@ -1,5 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0
 
+private import CoreMetrics
 internal import HashRing
 internal import KeyValue
 internal import NIOCore
@@ -110,6 +111,7 @@ final class ReadRun {
             case .writeBack(let envelope, to: let nodes):
                 // Under a newer document the pair may belong elsewhere: read again.
                 guard run.coordinator.view?.stamp == view.stamp else { return beginAgain() }
+                run.coordinator.metrics.writeBacks.increment(by: nodes.count)
                 for node in nodes {
                     send(.apply(run.key, envelope), to: node) { self.perform(self.machine.wroteBack($0, to: node)) }
                 }
@@ -139,6 +141,7 @@ final class ReadRun {
         /// Read repair: in the background, for the answer does not depend on it.
         private func repair(_ nodes: [NodeID], _ envelope: Envelope) {
             guard !nodes.isEmpty, run.coordinator.view?.stamp == view.stamp else { return }
+            run.coordinator.metrics.readRepairs.increment(by: nodes.count)
             for node in nodes { send(.apply(run.key, envelope), to: node) { _ in } }
         }
 

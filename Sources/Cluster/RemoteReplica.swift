@@ -1,5 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0
 
+private import CoreMetrics
 private import DequeModule
 private import FoundationEssentials
 package import HashRing
@@ -32,6 +33,8 @@ package final class RemoteReplica: Replica {
     private let node: NodeID
     private let loop: any EventLoop
     private let hooks: Hooks
+    private let totals: CoordinatorMetrics
+    private let metrics: PeerMetrics
     private var waiting = Deque<Leg>()
     private var waitingBytes = 0
     private var idle: [PeerConnection] = []
@@ -59,11 +62,15 @@ package final class RemoteReplica: Replica {
     static let path = "/peer/batch"
     static let contentType = "application/octet-stream"
 
-    package init(node: NodeID, loop: any EventLoop, hooks: Hooks) {
+    package init(node: NodeID, loop: any EventLoop, metrics: CoordinatorMetrics, hooks: Hooks) {
         self.node = node
+        self.totals = metrics
+        self.metrics = PeerMetrics(node)
         self.loop = loop
         self.hooks = hooks
     }
+
+    var waitingOperations: Int { waiting.count }
 
     /// Whether it did not answer a moment ago; whoever can should ask another.
     package var isInTrouble: Bool { troubleUntil > .now() }
@@ -152,6 +159,8 @@ package final class RemoteReplica: Replica {
         let deadline = legs.reduce(first.deadline) { min($0, $1.deadline) }
         let flight = Flight(legs, isOnKeptConnection: connection.hasAnswered)
         let began = NIODeadline.now()
+        totals.peerBatchOperations.record(legs.count)
+        metrics.operations.increment(by: legs.count)
         flight.patience = loop.assumeIsolated().scheduleTask(in: RemoteReplica.patience) {
             // The worker at the other end may have stopped, while others of its host live. The connection counts no
             // more, and is closed once it has answered.
@@ -165,7 +174,9 @@ package final class RemoteReplica: Replica {
             RemoteReplica.path, contentType: RemoteReplica.contentType, body: body, deadline: deadline
         ) { result in
             flight.patience?.cancel()
-            self.noteAnswer(after: .now() - began)
+            let time = NIODeadline.now() - began
+            self.totals.peerBatchDuration.recordNanoseconds(time.nanoseconds)
+            self.noteAnswer(after: time)
             if flight.isSuspect {
                 connection.close()
             } else if connection.isUsable {
@@ -237,6 +248,7 @@ package final class RemoteReplica: Replica {
     private func received(_ result: Result<PeerConnection.Answer, PeerConnection.Failure>, for flight: Flight) {
         switch result {
         case .failure(let failure):
+            metrics.failed.increment()
             let reads = flight.takeReads()
             // All kept connections may lead to the one worker that has just died: none of them is a try. Each breaks
             // once.
@@ -246,16 +258,20 @@ package final class RemoteReplica: Replica {
             var body = answer.body
             guard let decoded = try? PeerBatchCodec.decodeAnswer(&body), decoded.outcomes.count == flight.legs.count
             else {
+                metrics.refused.increment()
                 for leg in flight.legs { leg?.fail(.protocolViolation, wasSent: true) }
                 return
             }
+            metrics.answered.increment()
             hooks.merge(decoded.clock)
             for (leg, outcome) in zip(flight.legs, decoded.outcomes) { leg?.completion(outcome) }
         case .success(let answer) where answer.status == 409:
+            metrics.stale.increment()
             let document = try? JSONDecoder().decode(RingDocument.self, from: Data(answer.body.readableBytesView))
             hooks.refused(node, document)
             for leg in flight.legs { leg?.completion(.failed(.staleRing)) }
         case .success(let answer):
+            metrics.refused.increment()
             // Who refuses is there: nobody stands in for it.
             let reason: OperationFailure.Reason = answer.status == 503 ? .overloaded : .protocolViolation
             for leg in flight.legs { leg?.fail(reason, wasSent: !answer.isNotApplied) }

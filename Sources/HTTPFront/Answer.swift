@@ -65,6 +65,8 @@ package struct Answer: Hashable, Sendable {
         case text
         case binary
         case json
+        /// Prometheus' text format.
+        case metrics
         /// RFC 9457.
         case problem
         /// A client's own, as it came with the value.

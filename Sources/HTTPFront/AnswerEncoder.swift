@@ -79,6 +79,8 @@ package enum AnswerEncoder {
         case .text: buffer.writeStaticString("Content-Type: text/plain\r\n")
         case .binary: buffer.writeStaticString("Content-Type: application/octet-stream\r\n")
         case .json: buffer.writeStaticString("Content-Type: application/json\r\n")
+        case .metrics:
+            buffer.writeStaticString("Content-Type: text/plain; version=0.0.4; charset=utf-8\r\n")
         case .problem: buffer.writeStaticString("Content-Type: application/problem+json\r\n")
         case .stored(let type):
             buffer.writeStaticString("Content-Type: ")

@@ -1,6 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
 
 private import DequeModule
+package import NIOCore
 
 /// The requests of one connection that were read and not answered yet, in their order. A value without IO: it says
 /// which may begin, and which answer goes out next.
@@ -22,14 +23,20 @@ package struct AnswerQueue<Request> {
         package var closes = false
         /// Told of errors in JSON, not in a line of text.
         package var wantsProblems = false
+        /// As what it is counted.
+        package var kind = FrontMetrics.Kind.unknown
+        /// When all of it was here, or it was clear that it is refused.
+        package var since = NIODeadline.uptimeNanoseconds(0)
 
         package init(
-            isHead: Bool = false, isHTTP10: Bool = false, closes: Bool = false, wantsProblems: Bool = false
+            isHead: Bool = false, isHTTP10: Bool = false, closes: Bool = false, wantsProblems: Bool = false,
+            kind: FrontMetrics.Kind = .unknown
         ) {
             self.isHead = isHead
             self.isHTTP10 = isHTTP10
             self.closes = closes
             self.wantsProblems = wantsProblems
+            self.kind = kind
         }
     }
 

@@ -29,6 +29,7 @@ extension HTTPFrontHandler {
         case (.pairs, _): streamPairs(id)
         case (.clear, _): clear(id)
         case (.status, _): tellStatus(id)
+        case (.metrics, _): tellMetrics(id)
         case (.live, _): complete(id, .text("alive\n"))
         case (.ready, _): tellReadiness(id)
         case (.peerCall, _): servePeerCall(request, id)

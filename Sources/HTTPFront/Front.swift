@@ -35,6 +35,7 @@ package final class Front {
     package let tasks: any OperatorTasks
     package let failpoints: Failpoints
     package let patience: Patience
+    let metrics: FrontMetrics
     /// One line that says why this worker can't serve yet, beyond what `data` knows; nil where nothing is wrong.
     package var obstacle: () -> String? = { nil }
     /// How far this host is, whose memory was lost: it serves, and asks others for what it lacks. Nil where it lacks
@@ -64,7 +65,8 @@ package final class Front {
 
     package init(
         node: NodeID, loop: any EventLoop, data: any DataService, operators: any OperatorService,
-        tasks: any OperatorTasks, failpoints: Failpoints = .disabled, patience: Patience = Patience()
+        tasks: any OperatorTasks, failpoints: Failpoints = .disabled, patience: Patience = Patience(),
+        metrics: FrontMetrics = FrontMetrics()
     ) {
         self.node = node
         self.loop = loop
@@ -73,6 +75,7 @@ package final class Front {
         self.tasks = tasks
         self.failpoints = failpoints
         self.patience = patience
+        self.metrics = metrics
         self.roughNow = loop.now
     }
 
@@ -83,6 +86,7 @@ package final class Front {
     func add(_ connection: HTTPFrontHandler) {
         connection.place = connections.count
         connections.append(connection)
+        metrics.accept()
         startSweeping()
     }
 

@@ -43,6 +43,8 @@ package struct HeadReading {
     }
 
     package let verdict: Verdict
+    /// What its path asks for; nil where that can't be told, or nobody knows such a path.
+    package let route: Route?
     /// Bytes of the body; nil for one in chunks, which says its length as it goes.
     package let contentLength: Int?
     package let expectsContinue: Bool
@@ -57,10 +59,12 @@ package struct HeadReading {
         self.closes = !head.isKeepAlive || fields.asksForUpgrade || head.method == .CONNECT
         self.contentLength = fields.isChunked ? nil : fields.contentLength
         self.expectsContinue = fields.expectsContinue && head.version.minor >= 1
-        self.verdict = HeadReading.verdict(head, fields)
+        var route: Route?
+        self.verdict = HeadReading.verdict(head, fields, &route)
+        self.route = route
     }
 
-    private static func verdict(_ head: HTTPRequestHead, _ fields: Fields) -> Verdict {
+    private static func verdict(_ head: HTTPRequestHead, _ fields: Fields, _ asked: inout Route?) -> Verdict {
         if fields.isChunked, fields.hasUnknownCoding || head.version.minor == 0 {
             return .refuse(ErrorAnswer.unknownCoding)
         }
@@ -80,6 +84,7 @@ package struct HeadReading {
         }
         guard place.isPath else { return .refuse(ErrorAnswer.malformedTarget) }
         guard let (route, pathLength) = place.route else { return .refuse(ErrorAnswer.unknownPath) }
+        asked = route
         guard let method = Methods(head.method), route.methods.contains(method) else {
             return .refuse(ErrorAnswer.wrongMethod(route.methods))
         }

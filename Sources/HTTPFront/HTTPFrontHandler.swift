@@ -156,7 +156,7 @@ package final class HTTPFrontHandler: ChannelInboundHandler {
     func received(whole request: FrontRequest) {
         isReading = true
         hold(request.body.readableBytes)
-        append(request, Trait())
+        append(request, Trait(kind: FrontMetrics.Kind(route: request.route, method: request.method)))
         advance()
     }
 
@@ -197,6 +197,8 @@ package final class HTTPFrontHandler: ChannelInboundHandler {
 
     /// The answer of a request that is not begun.
     func enqueue(_ answer: Answer, _ trait: Trait) {
+        var trait = trait
+        trait.since = .now()
         queue.append(answer, trait)
         hold(answer.body.readableBytes)
     }
@@ -252,6 +254,7 @@ package final class HTTPFrontHandler: ChannelInboundHandler {
                 guard let stream = streams[id], pump(stream, id, trait) else { return }
             case .answer(let answer, let trait):
                 queue.removeFront()
+                front.metrics.answered(trait.kind, answer.status, answer.outcome, since: trait.since)
                 hold(-answer.body.readableBytes)
                 let isLast = answer.closes || trait.closes || isLastWhenWritten
                 let persistence: AnswerEncoder.Persistence =
@@ -281,6 +284,7 @@ package final class HTTPFrontHandler: ChannelInboundHandler {
             streams[id] = nil
             if stream.hasBegun {
                 // What was sent already can't be taken back: without its end, the client sees that it is not whole.
+                front.metrics.answered(trait.kind, .ok, .unknown, since: trait.since)
                 flushNow()
                 context?.close(promise: nil)
                 return false
@@ -303,6 +307,7 @@ package final class HTTPFrontHandler: ChannelInboundHandler {
             stream.confirm()
         }
         guard stream.isFinished, !stream.hasPending else { return false }
+        front.metrics.answered(trait.kind, .ok, nil, since: trait.since)
         if !trait.isHead { stream.writeEnd(into: &out) }
         streams[id] = nil
         queue.removeFront()

@@ -3,7 +3,7 @@
 private import Cluster
 private import NIOCore
 
-/// This node's pairs as a whole, its status and its health.
+/// This node's pairs as a whole, its status, its metrics and its health.
 extension HTTPFrontHandler {
     func clear(_ id: RequestID) {
         let operators = front.operators
@@ -20,6 +20,11 @@ extension HTTPFrontHandler {
     func tellStatus(_ id: RequestID) {
         let operators = front.operators
         handOver(id) { .json(await operators.status()) }
+    }
+
+    func tellMetrics(_ id: RequestID) {
+        let operators = front.operators
+        handOver(id) { Answer(.ok, .metrics, await operators.metrics()) }
     }
 
     func tellReadiness(_ id: RequestID) {

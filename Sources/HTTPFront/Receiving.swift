@@ -40,7 +40,8 @@ extension HTTPFrontHandler {
         let reading = HeadReading(head)
         let trait = Trait(
             isHead: head.method == .HEAD, isHTTP10: head.version.minor == 0, closes: reading.closes,
-            wantsProblems: RouteTable.isForPrograms(head.uri))
+            wantsProblems: RouteTable.isForPrograms(head.uri),
+            kind: FrontMetrics.Kind(route: reading.route, method: Methods(head.method)))
         receivedBytes = 0
         bodyLength = reading.contentLength
         receivingSince = front.roughNow
@@ -142,6 +143,8 @@ extension HTTPFrontHandler {
     }
 
     func append(_ request: FrontRequest, _ trait: Trait) {
+        var trait = trait
+        trait.since = .now()
         queue.append(request, isSafe: request.route.isSafe(request.method), trait)
     }
 

@@ -3,7 +3,7 @@
 package import NIOHTTP1
 
 /// What a request's path asks for.
-package enum Route: Hashable, Sendable, CaseIterable {
+package enum Route: UInt8, Hashable, Sendable, CaseIterable {
     case home
     case pair
     case key
@@ -18,6 +18,7 @@ package enum Route: Hashable, Sendable, CaseIterable {
     case pairs
     case clear
     case status
+    case metrics
     case live
     case ready
     case peerBatch
@@ -26,7 +27,7 @@ package enum Route: Hashable, Sendable, CaseIterable {
     /// The methods that it takes.
     package var methods: Methods {
         switch self {
-        case .home, .owner, .pairs, .status, .live, .ready: .get
+        case .home, .owner, .pairs, .status, .metrics, .live, .ready: .get
         case .pair, .pairHere: [.get, .post, .delete]
         // (POST for `:increment` alone.)
         case .key: [.get, .post, .put, .delete]
@@ -39,11 +40,16 @@ package enum Route: Hashable, Sendable, CaseIterable {
     /// section 9.3.2). That some changes may be asked for with GET does not make them safe.
     package func isSafe(_ method: Methods) -> Bool {
         switch self {
-        case .home, .owner, .pairs, .status, .live, .ready: true
+        case .home, .owner, .pairs, .status, .metrics, .live, .ready: true
         case .pair, .key, .pairHere, .ring: method == .get
         case .addNode, .removeNode, .replaceNode, .abortChange, .clear, .batch, .peerBatch, .peerCall: false
         }
     }
+}
+
+extension Route {
+    /// How metrics name it.
+    package var label: String { RouteTable.label(of: self) }
 }
 
 /// A set of request methods; HEAD is taken wherever GET is.
@@ -114,7 +120,7 @@ package enum RouteTable {
     private static let whole: [(StaticString, Route)] = [
         ("/", .home), ("/keys:batch", .batch), ("/route_test", .owner), ("/cache", .pairHere), ("/hash_ring", .ring),
         ("/abort_change", .abortChange), ("/fetch_keys", .pairs), ("/clear_cache", .clear), ("/status", .status),
-        ("/health/live", .live), ("/health/ready", .ready),
+        ("/metrics", .metrics), ("/health/live", .live), ("/health/ready", .ready),
     ]
 
     static let addNodePrefix: StaticString = "/add_node/"
@@ -128,6 +134,15 @@ package enum RouteTable {
         (addNodePrefix, .addNode), (removeNodePrefix, .removeNode), (replaceNodePrefix, .replaceNode),
         (peerPrefix, .peerCall),
     ]
+
+    /// How metrics name a route: as its path, or what all its paths begin with.
+    static func label(of route: Route) -> String {
+        switch route {
+        case .pair: "/route"
+        case .peerBatch: "/peer/batch"
+        default: (whole + prefixes).first { $0.1 == route }.map { "\($0.0)" } ?? "none"
+        }
+    }
 
     private static func isEqual(_ bytes: UnsafeRawBufferPointer, _ text: StaticString) -> Bool {
         guard bytes.count == text.utf8CodeUnitCount else { return false }

@@ -73,6 +73,8 @@ package protocol OperatorService: Sendable {
     func forEachPair(_ body: @Sendable ([(key: Key, value: ByteBuffer)]) async throws -> Void) async throws
     /// The JSON object of `GET /status`.
     func status() async -> ByteBuffer
+    /// The text of `GET /metrics`.
+    func metrics() async -> ByteBuffer
     /// `POST /peer/<name>`, between the nodes themselves: JSON in, JSON out.
     func peerCall(_ name: String, _ body: ByteBuffer) async throws(PeerCallError) -> ByteBuffer
 }

@@ -8,6 +8,7 @@ internal import KeyValue
 internal import Memcached
 internal import NIOCore
 private import Supervision
+internal import Telemetry
 
 /// What the front may ask of this node beside reads and writes, put together from the cluster's parts.
 struct NodeOperator: OperatorService {
@@ -35,6 +36,10 @@ struct NodeOperator: OperatorService {
     let logBoard: LogBoard
     let registry: WorkerRegistry
     let settings: MemcachedSettingsCell
+    let control: ControlStore
+    let cells: CellMemory
+    /// Lets the cells know how this worker is.
+    let sample: @Sendable () async -> Void
     /// On the monotonic clock.
     let startedMilliseconds: Int64
 
@@ -93,50 +98,74 @@ struct NodeOperator: OperatorService {
     // MARK: Status
 
     func status() async -> ByteBuffer {
+        let encoder = JSONEncoder()
+        encoder.outputFormatting = [.sortedKeys, .withoutEscapingSlashes]
+        do {
+            return ByteBuffer(bytes: try encoder.encode(await look().report))
+        } catch {
+            preconditionFailure("a status holds nothing that JSON can't say: \(error)")
+        }
+    }
+
+    func metrics() async -> ByteBuffer {
+        await sample()
+        let seen = await look()
+        let statistics = seen.isShared ? try? await control.statistics() : nil
+        let series = StatusMetrics(
+            report: seen.report, heartbeat: seen.heartbeat, isShared: seen.isShared, statistics: statistics,
+            wallMilliseconds: clock.wallMilliseconds, monotonicMilliseconds: MonotonicClock.milliseconds()
+        ).series
+        return ByteBuffer(string: PrometheusText.encode(cells.sum().series + series, help: MetricCatalogue.help))
+    }
+
+    /// Asks all parts how they are.
+    /// - Returns: whether memcached has told what the host's workers share, too; where it has not, that is left out.
+    private func look() async -> (report: StatusReport, heartbeat: Heartbeat, isShared: Bool) {
         let document = await keeper.document
         var living: [Int: WorkerRegistry.Entry] = [:]
         var lastError: String?
+        var isShared = true
         do {
             living = try await registry.living()
             lastError = await keeper.lastError
         } catch {
             lastError = "\(error)"
+            // (Whatever else is asked of it now would take as long to fail.)
+            isShared = false
         }
-        let heartbeat = await heartbeats.latest().heartbeat
+        let heartbeat = isShared ? await heartbeats.latest().heartbeat : Heartbeat()
         let report = StatusReport(
             version: programVersion, node: node,
             uptimeSeconds: Int((MonotonicClock.milliseconds() - startedMilliseconds) / 1000),
             epoch: document?.epoch ?? .none, generation: await keeper.view?.stamp.generation,
-            isRecovering: await keeper.view?.isRecovering ?? false, recovery: await recovery.progress(),
-            antiEntropy: await antiEntropy.report(), hints: StatusReport.Hints(await hintBoard.entry()),
+            isRecovering: await keeper.view?.isRecovering ?? false,
+            recovery: isShared ? await recovery.progress() : nil,
+            antiEntropy: isShared ? await antiEntropy.report() : nil,
+            hints: StatusReport.Hints(isShared ? await hintBoard.entry() : nil),
             clock: StatusReport.Clock(
                 offsets: heartbeat.offsets, isAhead: heartbeat.isClockAhead, refusedReadings: clock.refusedCount),
             roundTrips: heartbeat.roundTrips,
             replicas: document?.replicas ?? 0, ring: document?.ring.nodesByPosition ?? [:],
             standbys: document?.standbys ?? [],
-            transition: await change(document?.transition), lastChange: document?.lastChange,
+            transition: await change(document?.transition, isShared: isShared), lastChange: document?.lastChange,
             workers: living.sorted { $0.key < $1.key }.map { slot, entry in
                 StatusReport.Worker(slot: slot, pid: entry.pid, drainedEpoch: entry.drained)
             },
             memcached: StatusReport.Memcached(
                 address: memcachedAddress, isAnswering: lastError == nil, lastError: lastError,
                 itemBytes: settings.itemBytes),
-            snapshot: StatusReport.Snapshot(intervalSeconds: snapshotSeconds, await snapshotBoard.entry()),
+            snapshot: StatusReport.Snapshot(
+                intervalSeconds: snapshotSeconds, isShared ? await snapshotBoard.entry() : nil),
             log: StatusReport.Log(
-                isOn: hasLog, segments.sum(), hasLog ? await logBoard.conditions(of: living.keys) : []))
-        let encoder = JSONEncoder()
-        encoder.outputFormatting = [.sortedKeys, .withoutEscapingSlashes]
-        do {
-            return ByteBuffer(bytes: try encoder.encode(report))
-        } catch {
-            preconditionFailure("a status holds nothing that JSON can't say: \(error)")
-        }
+                isOn: hasLog, segments.sum(),
+                hasLog && isShared ? await logBoard.conditions(of: living.keys) : []))
+        return (report, heartbeat, isShared)
     }
 
-    private func change(_ transition: RingTransition?) async -> StatusReport.Change? {
+    private func change(_ transition: RingTransition?, isShared: Bool) async -> StatusReport.Change? {
         guard let transition else { return nil }
         // What the board shows may be of the change before this one.
-        let entry = await board.entry()
+        let entry = isShared ? await board.entry() : nil
         let progress = entry?.changeID == transition.id ? entry?.progress ?? [] : []
         return StatusReport.Change(
             id: transition.id, change: transition.change, step: transition.step, abortReason: transition.abortReason,

@@ -2,9 +2,11 @@
 
 internal import ArgumentParser
 private import Cluster
+private import CoreMetrics
 private import Glibc
 internal import Logging
 internal import Supervision
+private import Telemetry
 
 /// The command line of the daemon.
 struct ServerCommand: ParsableCommand {
@@ -111,6 +113,10 @@ struct ServerCommand: ParsableCommand {
         }
         ProcessLimits.raiseDescriptors()
         ProcessLimits.closeInheritedOnExec()
+        let cells = HostCells()
+        MetricsSystem.bootstrap(
+            PrometheusMetricsFactory(
+                (cells?.memory ?? CellMemory(workerSlots: 0)).part(ofSlot: nil), bounds: MetricCatalogue.bounds))
         let isJournal = LogLineHandler.isJournal(environment["JOURNAL_STREAM"])
         var supervisor: Supervisor
         do {
@@ -118,7 +124,7 @@ struct ServerCommand: ParsableCommand {
                 settled,
                 Supervisor.Invocation(
                     program: ProgramPath.absolute(), arguments: Array(CommandLine.arguments.dropFirst()),
-                    environment: environment),
+                    environment: environment), cells: cells,
                 readConfiguration: { [self] in try readConfiguration(environment) },
                 makeLogger: { Logger(settings: $0, isJournal: isJournal) })
         } catch {

@@ -41,7 +41,8 @@ struct Worker: Sendable {
         do {
             let parts = try await loop.submit {
                 WorkerParts(
-                    configuration, endpoint, slot: slot, failpoints: failpoints, loop: loop, logger: logger)
+                    configuration, endpoint, slot: slot, cells: lifeline.cells, failpoints: failpoints, loop: loop,
+                    logger: logger)
             }.get()
             try await serve(parts, loop, orders)
             await parts.etcd?.shutDown()
@@ -84,6 +85,7 @@ struct Worker: Sendable {
                 }
             }
             let server = try await FrontServer.start(parts.front, listener: lifeline.listener)
+            loop.execute { parts.sampler.value.begin() }
             lifeline.sendReady()
             logger.debug("serving")
             let time = await waitForDrain(parts, loop, orders)

@@ -1,9 +1,11 @@
 // SPDX-License-Identifier: Apache-2.0
 
 private import Cluster
+private import CoreMetrics
 private import Glibc
 private import Logging
 private import Supervision
+private import Telemetry
 
 /// `KVServer worker --slot N …`: only a supervisor can start one. The arguments behind the slot are the supervisor's
 /// own, for whoever looks at the list of processes; what counts is the configuration in the environment.
@@ -22,6 +24,8 @@ enum WorkerCommand {
             LogLineHandler.writeToStandardError("KVServer: only a supervisor starts workers; see KVServer --help\n")
             exit(ExitStatus.usage)
         }
+        MetricsSystem.bootstrap(
+            PrometheusMetricsFactory(lifeline.cells.part(ofSlot: slot), bounds: MetricCatalogue.bounds))
         Scheduling.preferBatches()
         var logger = Logger(
             settings: configuration, isJournal: LogLineHandler.isJournal(environment["JOURNAL_STREAM"]))

@@ -9,6 +9,7 @@ internal import Logging
 internal import Memcached
 internal import NIOCore
 internal import Supervision
+internal import Telemetry
 
 /// Everything that a worker consists of, made and wired once, on its event loop.
 struct WorkerParts: Sendable {
@@ -28,6 +29,7 @@ struct WorkerParts: Sendable {
     /// Nil where the nodes agree on the ring among themselves.
     let etcd: EtcdClient?
     let follower: RingFollower?
+    let sampler: NIOLoopBound<GaugeSampler>
 
     /// What the event loop has to tell the control plane, which listens when it has time.
     struct Signals: Sendable {
@@ -44,8 +46,8 @@ struct WorkerParts: Sendable {
 
     /// Must be called on the loop.
     init(
-        _ configuration: ServerConfiguration, _ endpoint: MemcachedEndpoint, slot: Int, failpoints rules: String?,
-        loop: any EventLoop, logger: Logger
+        _ configuration: ServerConfiguration, _ endpoint: MemcachedEndpoint, slot: Int, cells: CellMemory,
+        failpoints rules: String?, loop: any EventLoop, logger: Logger
     ) {
         let node = configuration.node
         let clock = WorkerClock(
@@ -188,7 +190,8 @@ struct WorkerParts: Sendable {
                 }.get()
             })
 
-        // The front.
+        // The front. (It is asked by way of the operator for what the sampler knows of it.)
+        let sampler = NIOLoopBoundBox<GaugeSampler?>(nil, eventLoop: loop)
         let front = Front(
             node: node, loop: loop, data: coordinator,
             operators: NodeOperator(
@@ -197,12 +200,17 @@ struct WorkerParts: Sendable {
                 antiEntropy: antiEntropy, hintBoard: hintBoard, heartbeats: heartbeats, board: board,
                 snapshotSeconds: configuration.snapshotSeconds, snapshotBoard: snapshotBoard,
                 hasLog: log != nil, segments: segments, logBoard: logBoard, registry: registry,
-                settings: settings,
+                settings: settings, control: control, cells: cells,
+                sample: { try? await loop.submit { sampler.value?.sample() }.get() },
                 startedMilliseconds: MonotonicClock.milliseconds()),
             tasks: background, failpoints: failpoints)
         front.obstacle = { settings.settings?.evicts == true ? "\(MemcachedError.evicts)" : nil }
         front.recovery = { recovery.note }
         self.front = NIOLoopBound(front, eventLoop: loop)
+        let made = GaugeSampler(
+            loop: loop, front: front, coordinator: coordinator, lanes: lanes, clock: clock, log: log)
+        sampler.value = made
+        self.sampler = NIOLoopBound(made, eventLoop: loop)
     }
 
     /// Nil where no snapshots are wanted.

@@ -170,6 +170,13 @@ package final class ControlStore: Sendable {
         }
     }
 
+    /// The numbers among what memcached says of itself (`stats`), by its names for them.
+    package func statistics() async throws(Failure) -> [String: Double] {
+        try await perform { (handle) throws(MemcachedError) in
+            try handle.statistics(timeoutMilliseconds: ControlStore.timeoutMilliseconds)
+        }
+    }
+
     private static func seconds(_ duration: Duration?) -> Int {
         duration.map { max(Int($0.components.seconds), 1) } ?? 0
     }

@@ -12,6 +12,7 @@ struct Lane {
     let settings: MemcachedSettingsCell
     let clock: WorkerClock
     let log: (any StoredLog)?
+    let metrics: LaneMetrics
 
     private static let leastTime = TimeAmount.milliseconds(10)
 
@@ -22,12 +23,12 @@ struct Lane {
             var pipeline = WritePipeline(endpoint)
             var run = BatchRun(clock: clock, settings: settings, log: log)
             while let items = queue.next(limit: Limits.laneBatchOperations) {
-                Lane.work(items, &run, &handle, &pipeline)
+                work(items, &run, &handle, &pipeline)
             }
         }
     }
 
-    private static func work(
+    private func work(
         _ items: [LaneQueue.Item], _ run: inout BatchRun, _ handle: inout MemcachedHandle,
         _ pipeline: inout WritePipeline
     ) {
@@ -44,10 +45,13 @@ struct Lane {
                 answers.append((item, .failing(item.batch, .notApplied(.memcachedUnavailable))))
             }
         }
+        for (item, _) in answers { metrics.wereLate(item.batch.operations.count) }
         if !live.isEmpty {
             for (item, result) in zip(live, run.perform(live.map(\.batch), on: &handle, &pipeline)) {
                 answers.append((item, result))
             }
+            metrics.turned(
+                live.reduce(0) { $0 + $1.batch.operations.count }, nanoseconds: (NIODeadline.now() - now).nanoseconds)
         }
         Lane.deliver(answers)
     }

@@ -19,8 +19,13 @@ package final class LaneGroup: Sendable {
         log: (any StoredLog)? = nil
     ) {
         self.settings = settings
-        Lane(queue: reads, endpoint: endpoint, settings: settings, clock: clock, log: nil).start(named: "lane-read")
-        Lane(queue: writes, endpoint: endpoint, settings: settings, clock: clock, log: log).start(named: "lane-write")
+        Lane(
+            queue: reads, endpoint: endpoint, settings: settings, clock: clock, log: nil, metrics: LaneMetrics("read")
+        ).start(named: "lane-read")
+        Lane(
+            queue: writes, endpoint: endpoint, settings: settings, clock: clock, log: log,
+            metrics: LaneMetrics("write")
+        ).start(named: "lane-write")
     }
 
     /// Hands a batch to a lane.
@@ -40,6 +45,9 @@ package final class LaneGroup: Sendable {
     /// Gives a batch up.
     /// - Returns: true where no lane had begun with it, so that it has no effect.
     package func cancel(_ ticket: LaneTicket) -> Bool { ticket.cancel() }
+
+    /// Operations that wait for a lane.
+    package var waitingOperations: (reads: Int, writes: Int) { (reads.waitingOperations, writes.waitingOperations) }
 
     /// Takes nothing more; the threads end when what waits is done.
     package func close() {

@@ -55,6 +55,9 @@ final class LaneQueue: Sendable {
         }
     }
 
+    /// Without those that a lane is at.
+    var waitingOperations: Int { state.withLock { $0.operations } }
+
     func close() {
         state.withLock { $0.isClosed = true }
         available.signal()

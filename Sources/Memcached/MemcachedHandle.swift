@@ -118,6 +118,30 @@ struct MemcachedHandle: ~Copyable {
         return settings
     }
 
+    /// What memcached counts: the numbers among the answers to `stats`, by name.
+    mutating func statistics(timeoutMilliseconds: Int32) throws(MemcachedError) -> [String: Double] {
+        let connection = try connected()
+        setTimeout(timeoutMilliseconds, on: connection)
+        var found: [String: Double] = [:]
+        let code = withUnsafeMutablePointer(to: &found) { found in
+            memcached_stat_execute(
+                connection, nil,
+                { _, name, nameLength, value, valueLength, context in
+                    guard let name, let value, let context else { return MEMCACHED_FAILURE }
+                    let text = String(
+                        decoding: UnsafeRawBufferPointer(start: value, count: valueLength), as: UTF8.self)
+                    if let number = Double(text) {
+                        let name = UnsafeRawBufferPointer(start: name, count: nameLength)
+                        context.assumingMemoryBound(to: [String: Double].self).pointee[
+                            String(decoding: name, as: UTF8.self)] = number
+                    }
+                    return MEMCACHED_SUCCESS
+                }, found)
+        }
+        guard code == MEMCACHED_SUCCESS else { throw failure(code) }
+        return found
+    }
+
     /// The one place where libmemcached's codes become errors. Drops the connection unless the answer was a plain no.
     private mutating func failure(_ code: memcached_return_t) -> MemcachedError {
         switch code {

@@ -2,6 +2,7 @@
 
 private import Glibc
 private import Memcached
+package import Telemetry
 
 /// A worker's end of the socket pair between it and its supervisor, and what it inherits besides.
 package struct Lifeline: Sendable {
@@ -26,6 +27,8 @@ package struct Lifeline: Sendable {
 
     /// The listening socket's descriptor.
     package var listener: Int32 { WorkerProcess.Inherited.listener }
+    /// What the processes of this host count in; memory of this process alone where the supervisor gave none.
+    package let cells: CellMemory
 
     /// - Returns: nil where this process was not started by a supervisor.
     package init?() {
@@ -35,6 +38,14 @@ package struct Lifeline: Sendable {
             guard getsockopt(descriptor, SOL_SOCKET, SO_TYPE, &kind, &length) == 0,
                 kind == Int32(SOCK_STREAM.rawValue), fcntl(descriptor, F_SETFD, FD_CLOEXEC) == 0
             else { return nil }
+        }
+        // (No descriptor has been opened yet: where nothing was given, nothing is there.)
+        let file = WorkerProcess.Inherited.cells
+        let slots = SupervisorStateMachine.slots
+        if fcntl(file, F_SETFD, FD_CLOEXEC) == 0, let shared = CellMemory(file: file, workerSlots: slots) {
+            self.cells = shared
+        } else {
+            self.cells = CellMemory(workerSlots: slots)
         }
     }
 

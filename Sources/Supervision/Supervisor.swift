@@ -1,5 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
 
+private import Telemetry
+private import CoreMetrics
 private import Glibc
 private import HashRing
 package import Logging
@@ -31,24 +33,31 @@ package struct Supervisor: ~Copyable {
     private let makeLogger: (ServerConfiguration) -> Logger
     private let notifier: SystemdNotifier
     private let signals = ProcessSignals()
+    private let cells: HostCells?
+    private let metrics = SupervisorMetrics()
 
     private var configuration: ServerConfiguration
     private var logger: Logger
     private var listener: ListeningSocket?
     private var machine: SupervisorStateMachine
     private var workers = WorkerTable()
+    /// Slots of workers that were told to leave, or killed.
+    private var sentAway: Set<Int> = []
     private var isFinished = false
     private var nextWatchdog: Int64 = 0
 
     /// Binds the address.
-    /// - Parameter readConfiguration: reads it again at a reload.
+    /// - Parameters:
+    ///   - cells: what the workers count in; nil: each for itself.
+    ///   - readConfiguration: reads it again at a reload.
     package init(
-        _ configuration: ServerConfiguration, _ invocation: Invocation,
+        _ configuration: ServerConfiguration, _ invocation: Invocation, cells: HostCells?,
         readConfiguration: @escaping () throws -> ServerConfiguration,
         makeLogger: @escaping (ServerConfiguration) -> Logger
     ) throws(SystemError) {
         self.configuration = configuration
         self.invocation = invocation
+        self.cells = cells
         self.readConfiguration = readConfiguration
         self.makeLogger = makeLogger
         self.logger = makeLogger(configuration)
@@ -87,6 +96,9 @@ package struct Supervisor: ~Copyable {
                 "workers": "\(configuration.workers)", "memcached": "\(configuration.memcached)",
                 "pid": "\(getpid())",
             ])
+        if cells == nil { logger.warning("there is no memory to share: each worker's metrics are its own alone") }
+        metrics.startTime.set(time(nil))
+        metrics.wanted.set(configuration.workers)
         handle(.tick)
         while !isFinished {
             switch signals.next(milliseconds: Supervisor.tickMilliseconds) {
@@ -111,6 +123,8 @@ package struct Supervisor: ~Copyable {
             let processID = waitpid(-1, &status, WNOHANG)
             guard processID > 0 else { return }
             guard let slot = workers.remove(processID) else { continue }
+            cells?.memory.forgetGauges(ofSlot: slot)
+            if sentAway.remove(slot) == nil { metrics.died.increment() }
             let end = ProcessEnd(status)
             logger.log(
                 level: end == .exited(0) ? .info : .warning, "a worker has ended",
@@ -138,6 +152,7 @@ package struct Supervisor: ~Copyable {
             return
         }
         configuration = next
+        metrics.wanted.set(next.workers)
         logger = makeLogger(next)
         logger.info("replacing the workers one by one", metadata: ["workers": "\(next.workers)"])
         handle(.reload(workers: next.workers, drainMilliseconds: Int64(next.drainSeconds) * 1000))
@@ -157,14 +172,19 @@ package struct Supervisor: ~Copyable {
             switch action {
             case .spawn(let slot): spawn(slot)
             case .announceLeave(let slot): workers.announceLeave(slot)
-            case .drain(let slot): workers.signal(slot, SIGTERM)
-            case .kill(let slot): workers.signal(slot, SIGKILL)
+            case .drain(let slot): sendAway(slot, SIGTERM)
+            case .kill(let slot): sendAway(slot, SIGKILL)
             case .closeListener: listener = nil
             case .notify(let state): notifier.send(state)
             case .report(let report): log(report)
             case .finish: isFinished = true
             }
         }
+    }
+
+    private mutating func sendAway(_ slot: Int, _ signal: Int32) {
+        sentAway.insert(slot)
+        workers.signal(slot, signal)
     }
 
     private mutating func spawn(_ slot: Int) {
@@ -175,7 +195,9 @@ package struct Supervisor: ~Copyable {
             let process = try WorkerProcess(
                 program: invocation.program,
                 arguments: ["worker", "--slot", "\(slot)"] + invocation.arguments, environment: environment,
-                listener: descriptor)
+                listener: descriptor, cells: cells?.descriptor)
+            metrics.starts.increment()
+            sentAway.remove(slot)
             logger.info(
                 "a worker has been started",
                 metadata: ["worker.slot": "\(slot)", "worker.pid": "\(process.processID)"])
@@ -189,12 +211,15 @@ package struct Supervisor: ~Copyable {
     private func log(_ report: SupervisorStateMachine.Report) {
         switch report {
         case .missedBeats(let slot, let milliseconds):
+            metrics.silent.increment()
             logger.warning(
                 "a worker has stopped beating and is killed",
                 metadata: ["worker.slot": "\(slot)", "worker.silentMilliseconds": "\(milliseconds)"])
         case .neverReady(let slot):
+            metrics.neverReady.increment()
             logger.warning("a worker did not get ready and is killed", metadata: ["worker.slot": "\(slot)"])
         case .drainOverdue(let slot):
+            metrics.drainsOverdue.increment()
             logger.warning("a worker did not leave in time and is killed", metadata: ["worker.slot": "\(slot)"])
         case .restartDelayed(let milliseconds, let deaths):
             logger.error(

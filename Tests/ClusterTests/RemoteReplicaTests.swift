@@ -33,7 +33,7 @@ struct RemoteReplicaTests {
         let replica = try await loop.submit {
             NIOLoopBound(
                 RemoteReplica(
-                    node: peer.node, loop: loop,
+                    node: peer.node, loop: loop, metrics: CoordinatorMetrics(),
                     hooks: RemoteReplica.Hooks(
                         epoch: { Epoch(1) }, clock: { 0 }, merge: { _ in }, refused: { _, _ in refusals.value += 1 })),
                 eventLoop: loop)

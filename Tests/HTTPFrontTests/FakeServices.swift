@@ -181,6 +181,8 @@ actor FakeOperators: OperatorService {
 
     func status() async -> ByteBuffer { ByteBuffer(string: "{\"epoch\":3}") }
 
+    func metrics() async -> ByteBuffer { ByteBuffer(string: "a 1\n") }
+
     func peerCall(_ name: String, _ body: ByteBuffer) async throws(PeerCallError) -> ByteBuffer {
         guard name == "echo" else { throw .unknownCall }
         return body

@@ -166,6 +166,9 @@ struct LiveTests {
         #expect(await client.ask(postRequest("/abort_change", ""))?.text == "OK")
         #expect(await client.ask(getRequest("/clear_cache"))?.text == "OK")
         #expect(await client.ask(getRequest("/status"))?.text == "{\"epoch\":3}")
+        let metrics = await client.ask(getRequest("/metrics"))
+        #expect(metrics?.text == "a 1\n")
+        #expect(metrics?.headers["content-type"] == "text/plain; version=0.0.4; charset=utf-8")
         #expect(await client.ask(postRequest("/peer/echo", "hello"))?.text == "hello")
         #expect(await client.ask(postRequest("/peer/other", "hello"))?.status == 404)
         let changes = await live.operators.changes

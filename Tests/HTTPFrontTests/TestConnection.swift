@@ -81,14 +81,16 @@ final class TestConnection {
     var parser = AnswerParser()
 
     /// (Work away from the loop would come back to one whose time stands still: LiveTests have a real one.)
-    init(data: FakeData = FakeData(), failpoints: Failpoints = .disabled) throws {
+    init(
+        data: FakeData = FakeData(), failpoints: Failpoints = .disabled, metrics: FrontMetrics = FrontMetrics()
+    ) throws {
         let channel = EmbeddedChannel()
         self.data = data
         self.channel = channel
         channel.allowRemoteHalfClosure = true
         front = Front(
             node: NodeID("127.0.0.11:5000")!, loop: channel.embeddedEventLoop, data: data, operators: FakeOperators(),
-            tasks: FakeTasks(takesWork: false), failpoints: failpoints)
+            tasks: FakeTasks(takesWork: false), failpoints: failpoints, metrics: metrics)
         try HTTPFrontHandler.addHandlers(to: channel, front)
         try channel.connect(to: SocketAddress(ipAddress: "127.0.0.1", port: 1)).wait()
     }

@@ -51,6 +51,17 @@ def test_writes_are_not_sent_twice():
     expect(not re.search(r"^\s*(no )?observe layer7", ORIGINAL, re.M), "honest 503s would take a node out")
 
 
+def test_what_one_node_is_asked_alone_is_not_passed_on():
+    """Whichever node it met would answer for itself: /peer and /cache, and /metrics."""
+    front = ORIGINAL[ORIGINAL.index("\nfrontend clients"):ORIGINAL.index("\nbackend nodes")]
+    routes = (REPOSITORY / "Sources/HTTPFront/RouteTable.swift").read_text()
+    expect('("/metrics", .metrics)' in routes, "no route for /metrics")
+    denied = re.findall(r"^    http-request deny status 403 if { path,url_dec -m beg (\S+) }$", front, re.M)
+    expect(denied == ["/metrics"], f"denied to everybody: {denied}")
+    expect("acl between_nodes path,url_dec -m beg /peer /cache\n" in front, "/peer or /cache")
+    expect("http-request deny status 403 if between_nodes\n" in front, "/peer and /cache are passed on")
+
+
 def test_whatever_changes_the_ring_is_known_to_it():
     """Those paths are for operators, are never asked again of another node, and take as long as they take."""
     routes = (REPOSITORY / "Sources/HTTPFront/RouteTable.swift").read_text()

@@ -86,8 +86,8 @@ listener_of() {
     fi
 }
 
-# install_packages NAME|FILE.deb...: by apt-get, without starting any service. Debian would start memcached, haproxy and
-# etcd on their default ports, and enable them at boot; ours are started from elsewhere. Services that were there already
+# install_packages NAME|FILE.deb...: by apt-get, without starting any service. Debian would start memcached, haproxy,
+# etcd and prometheus on their default ports, and enable them at boot; ours are started from elsewhere. Services that were there already
 # are left as they are.
 install_packages() {
     command -v apt-get >/dev/null || die "no apt-get here; install these by hand, then run this again: $*"
@@ -99,7 +99,7 @@ install_packages() {
     as_root env DEBIAN_FRONTEND=noninteractive sh -euc '
         policy=/usr/sbin/policy-rc.d
         had() { dpkg-query -W -f "\${Status}" "$1" 2>/dev/null | grep -q "ok installed"; }
-        for service in memcached haproxy etcd-server; do
+        for service in memcached haproxy etcd-server prometheus; do
             had $service || new="${new:-} $service"
         done
         if [ ! -e $policy ]; then
