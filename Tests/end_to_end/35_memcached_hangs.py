@@ -1,7 +1,9 @@
 # SPDX-License-Identifier: Apache-2.0
 """A memcached that hangs (SIGSTOP) costs answers within the deadline, never a wrong one, and all is well again within 2 s of its return."""
 
+import socket
 import time
+from contextlib import contextmanager
 
 from harness.aftermath import expect_nothing_lost
 from harness.client import Connection, exchange_many, read_request
@@ -15,6 +17,8 @@ FULL_LIMIT_SECONDS = 600
 #: The request deadline is 1 s; the rest is for the machine, which runs clients and cluster on the same cores.
 ANSWER_WITHIN_SECONDS = 1.1
 WELL_AGAIN_SECONDS = 2.0
+#: memcached's own (-b), some of which the daemon has filled itself.
+MEMCACHED_BACKLOG = 1024
 
 
 def run(context):
@@ -33,6 +37,11 @@ def run(context):
                 try:
                     slowest = max(slowest, everything_is_answered_in_time(cluster, hanging, healthy, affected, unaffected, pause))
                     many_connections_do_not_pile_up(hanging, affected)
+                    with full_backlog(hanging.memcached.socket_path):
+                        # (The lanes' connections have been given up by now: new ones find no place. And other nodes may have taken
+                        # the place of one that has been silent for so long.)
+                        slowest = max(slowest, everything_is_answered_in_time(
+                            cluster, hanging, healthy, affected, unaffected, 2.0, allowed=(200, 503)))
                 finally:
                     hanging.memcached.resume()
                 well_again(cluster, affected)
@@ -46,8 +55,11 @@ def run(context):
     context.note(f"slowest answer meanwhile {slowest * 1000:.0f} ms, {checked} operations checked")
 
 
-def everything_is_answered_in_time(cluster, hanging, healthy, affected, unaffected, seconds):
-    """Asks every node for keys of either side; returns the time of the slowest answer."""
+def everything_is_answered_in_time(cluster, hanging, healthy, affected, unaffected, seconds, allowed=(503,)):
+    """Asks every node for keys of either side; returns the time of the slowest answer.
+
+    `allowed`: how requests for keys of the node that hangs may be answered.
+    """
     slowest, until, number = 0.0, time.monotonic() + seconds, 0
     connections = [Connection(node.address) for node in cluster.nodes]
     while time.monotonic() < until:
@@ -63,14 +75,34 @@ def everything_is_answered_in_time(cluster, hanging, healthy, affected, unaffect
                 answer = ask()
                 elapsed = time.monotonic() - began
                 slowest = max(slowest, elapsed)
-                expect_equal(answer.status, 503, f"{verb} of {bad}, whose memcached hangs, at {connection.address}")
-                expect(answer.header("X-KV-Outcome") in ("not-applied", "unknown"), f"{verb} of {bad}: no outcome")
+                expect(answer.status in allowed, f"{verb} of {bad}, whose memcached hangs, at {connection.address}: {answer}")
+                expect(answer.status == 200 or answer.header("X-KV-Outcome") in ("not-applied", "unknown"), f"{verb} of {bad}: no outcome")
                 expect(elapsed <= ANSWER_WITHIN_SECONDS, f"{verb} of {bad} at {connection.address} took {elapsed * 1000:.0f} ms")
                 expect_equal(connection.get("/").status, 200, f"GET / on the connection after {verb}")
     for connection in connections:
         connection.close()
     expect(healthy.get("/health/ready").status == 200, "the other node is not ready")
     return slowest
+
+
+@contextmanager
+def full_backlog(path):
+    """As many connections wait at the socket as may: who connects to it next blocks, or is refused (unix(7): EAGAIN)."""
+    waiting = []
+    try:
+        while True:
+            expect(len(waiting) < 10_000, "the backlog has no end")
+            waiting.append(socket.socket(socket.AF_UNIX))
+            waiting[-1].setblocking(False)
+            try:
+                waiting[-1].connect(path)
+            except BlockingIOError:
+                break
+        expect(len(waiting) > MEMCACHED_BACKLOG // 2, f"only {len(waiting)} connections fill memcached's backlog")
+        yield
+    finally:
+        for connection in waiting:
+            connection.close()
 
 
 def many_connections_do_not_pile_up(node, keys):
