@@ -176,7 +176,8 @@ package final class RemoteReplica: Replica {
             flight.patience?.cancel()
             let time = NIODeadline.now() - began
             self.totals.peerBatchDuration.recordNanoseconds(time.nanoseconds)
-            self.noteAnswer(after: time)
+            // (One that is not there is in trouble, not slow.)
+            if case .success(let answer) = result, answer.status == 200 { self.noteAnswer(after: time) }
             if flight.isSuspect {
                 connection.close()
             } else if connection.isUsable {

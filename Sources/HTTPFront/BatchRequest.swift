@@ -88,19 +88,10 @@ extension BatchRequest.Operation {
         guard let bytes = key.bytes, bytes.count <= Limits.keyBytes, let key = Key(bytes) else {
             return .failure(Refusal(answer: ErrorAnswer.noKeyInBatch))
         }
-        var precondition = Precondition()
-        if let ifMatch {
-            guard let tags = EntityTagParser.tags(in: [ifMatch], takesWeak: false) else {
-                return .failure(Refusal(answer: ErrorAnswer.badPrecondition))
-            }
-            precondition.ifMatch = tags
-        }
-        if let ifNoneMatch {
-            guard let tags = EntityTagParser.tags(in: [ifNoneMatch], takesWeak: true) else {
-                return .failure(Refusal(answer: ErrorAnswer.badPrecondition))
-            }
-            precondition.ifNoneMatch = tags
-        }
+        guard
+            let precondition = EntityTagParser.precondition(
+                ifMatch: ifMatch.map { [$0] } ?? [], ifNoneMatch: ifNoneMatch.map { [$0] } ?? [])
+        else { return .failure(Refusal(answer: ErrorAnswer.badPrecondition)) }
         let isPut = method == .put
         guard (value.bytes != nil) == isPut, isPut || contentType == nil && ttl == nil else {
             return .failure(Refusal(answer: ErrorAnswer.badBatchValue))
@@ -122,11 +113,6 @@ extension BatchRequest.Operation {
             }
         return .success(CheckedOperation(key: key, action: action, precondition: precondition))
     }
-
-    /// Why the operation is not done.
-    struct Refusal: Error {
-        let answer: Answer
-    }
 }
 
 /// One operation of a batch that can be done.
@@ -140,51 +126,6 @@ struct CheckedOperation: Sendable {
     let key: Key
     let action: Action
     let precondition: Precondition
-}
-
-/// What became of one operation of a batch, as JSON.
-struct BatchResult: Encodable, Sendable {
-    /// As the same request by itself would be answered.
-    let status: UInt16
-    /// As in `ETag`.
-    var version: String?
-    var contentType: String?
-    /// Where the value is text.
-    var value: String?
-    /// Where it is not.
-    var valueBase64: Data?
-    /// Of an error: one sentence.
-    var detail: String?
-    var outcome: String?
-
-    private init(status: UInt16) { self.status = status }
-
-    init(_ answer: Answer) {
-        status = answer.status.rawValue
-        version = answer.version?.description
-        outcome = answer.outcome?.headerValue.description
-        guard status < 400 else {
-            let text = String(buffer: answer.body)
-            detail = text.hasSuffix("\n") ? String(text.dropLast()) : text
-            return
-        }
-        guard answer.status == .ok else { return }
-        contentType =
-            if case .stored(let type) = answer.contentType { type } else { nil }
-        if let text = String(validating: answer.body.readableBytesView, as: UTF8.self) {
-            value = text
-        } else {
-            valueBase64 = Data(answer.body.readableBytesView)
-        }
-    }
-
-    /// `{"results":[…]}`, in the order of what was asked for.
-    static func json(_ results: [BatchResult]) -> ByteBuffer {
-        let encoder = JSONEncoder()
-        encoder.outputFormatting = [.sortedKeys, .withoutEscapingSlashes]
-        // (Numbers, strings and bytes: there is nothing in it that JSON can't say.)
-        return ByteBuffer(bytes: (try? encoder.encode(["results": results])) ?? Data())
-    }
 }
 
 extension Decoder {

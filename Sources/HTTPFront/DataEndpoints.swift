@@ -167,10 +167,19 @@ extension HTTPFrontHandler {
         }
         if here {
             front.data.writeHere(key, envelope, completion: completion)
-        } else if !request.precondition.isEmpty {
-            front.data.write(key, envelope, if: request.precondition, consistency, completion: completion)
         } else {
+            write(key, envelope, if: request.precondition, consistency, completion: completion)
+        }
+    }
+
+    func write(
+        _ key: StoredKey, _ envelope: Envelope, if precondition: Precondition, _ consistency: Consistency?,
+        completion: @escaping (Result<Version, OperationFailure>) -> Void
+    ) {
+        if precondition.isEmpty {
             front.data.write(key, envelope, consistency, completion: completion)
+        } else {
+            front.data.write(key, envelope, if: precondition, consistency, completion: completion)
         }
     }
 
@@ -237,11 +246,6 @@ extension HTTPFrontHandler {
             tooLong: ErrorAnswer.keyTooLongInTarget)
     }
 
-    /// Why a request names no key that can be used.
-    struct Refusal: Error {
-        let answer: Answer
-    }
-
     static func key(_ field: FormDecoder.Field<[UInt8]>, absent: Answer = ErrorAnswer.noKey, tooLong: Answer)
         -> Result<Key, Refusal>
     {
@@ -252,4 +256,9 @@ extension HTTPFrontHandler {
         case .value(let bytes): return Key(bytes).map(Result.success) ?? .failure(Refusal(answer: absent))
         }
     }
+}
+
+/// Why a request, or one operation of a batch, is not done.
+struct Refusal: Error {
+    let answer: Answer
 }

@@ -37,9 +37,11 @@ extension HTTPFrontHandler {
     }
 
     /// Has work done away from the event loop; its answer comes back to it.
+    /// - Returns: whether it is done; where too much is, the request has been answered so.
+    @discardableResult
     func handOver(
         _ id: RequestID, _ kind: OperatorTaskKind = .request, _ work: @escaping @Sendable () async -> Answer
-    ) {
+    ) -> Bool {
         let connection = NIOLoopBound(self, eventLoop: front.loop)
         let loop = front.loop
         let isTaken = front.tasks.run(kind) {
@@ -47,6 +49,7 @@ extension HTTPFrontHandler {
             loop.execute { connection.value.complete(id, answer) }
         }
         if !isTaken { complete(id, busy) }
+        return isTaken
     }
 
     /// Why no work is taken.

@@ -7,6 +7,23 @@ package import KeyValue
 /// Our own tags are versions. Others may be sent, too; they match nothing here.
 package enum EntityTagParser {
     /// - Parameters:
+    ///   - ifMatch: the values of all fields of this name.
+    ///   - ifNoneMatch: likewise.
+    /// - Returns: nil where one is malformed.
+    static func precondition(ifMatch: [String], ifNoneMatch: [String]) -> Precondition? {
+        var precondition = Precondition()
+        if !ifMatch.isEmpty {
+            guard let tags = tags(in: ifMatch, takesWeak: false) else { return nil }
+            precondition.ifMatch = tags
+        }
+        if !ifNoneMatch.isEmpty {
+            guard let tags = tags(in: ifNoneMatch, takesWeak: true) else { return nil }
+            precondition.ifNoneMatch = tags
+        }
+        return precondition
+    }
+
+    /// - Parameters:
     ///   - values: of all fields of one name; together they are one list.
     ///   - takesWeak: whether `W/"…"` may match what `"…"` does (`If-None-Match`), or nothing (`If-Match`).
     /// - Returns: nil where it is malformed, or names more than `Limits.entityTags`.

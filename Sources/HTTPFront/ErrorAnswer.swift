@@ -84,7 +84,7 @@ package enum ErrorAnswer {
         .badRequest,
         "A part of the path is . or .., which many a client or proxy would take away; of a key, send it as %2E.")
     package static let badContentType = refusal(
-        .badRequest, "A Content-Type is at most \(RepresentationFields.contentTypeBytes) bytes of printable ASCII.")
+        .badRequest, "A Content-Type is at most \(Limits.contentTypeBytes) bytes of printable ASCII.")
     package static let encodedContent = refusal(
         .unsupportedMediaType,
         "A Content-Encoding is not kept; store the value as it is, or encoded without that field.")

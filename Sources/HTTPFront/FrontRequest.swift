@@ -124,17 +124,7 @@ package struct HeadReading {
 
         /// Nil where a field is malformed.
         var precondition: Precondition? {
-            var precondition = Precondition()
-            if !ifMatch.isEmpty {
-                // (Weak tags never match where strong comparison is asked for.)
-                guard let tags = EntityTagParser.tags(in: ifMatch, takesWeak: false) else { return nil }
-                precondition.ifMatch = tags
-            }
-            if !ifNoneMatch.isEmpty {
-                guard let tags = EntityTagParser.tags(in: ifNoneMatch, takesWeak: true) else { return nil }
-                precondition.ifNoneMatch = tags
-            }
-            return precondition
+            EntityTagParser.precondition(ifMatch: ifMatch, ifNoneMatch: ifNoneMatch)
         }
 
         init(_ headers: HTTPHeaders) {
@@ -145,20 +135,22 @@ package struct HeadReading {
                 case 4 where name.isSameField(as: "host"): hosts += 1
                 case 5 where name.isSameField(as: "range"):
                     // (Two are none: which of them is meant can't be told.)
-                    representation.range = representation.range == nil ? value : ""
+                    representation.range = representation.range == nil ? String(value.trimmingBlanks) : ""
                 case 6 where name.isSameField(as: "expect"):
                     let isContinue = value.isSameField(as: "100-continue")
                     expectsContinue = expectsContinue || isContinue
                     hasUnknownExpectation = hasUnknownExpectation || !isContinue
                 case 7 where name.isSameField(as: "upgrade"): asksForUpgrade = true
                 case 8 where name.isSameField(as: "if-match"): ifMatch.append(value)
-                case 8 where name.isSameField(as: "if-range"): representation.ifRange = value
+                case 8 where name.isSameField(as: "if-range"):
+                    representation.ifRange = String(value.trimmingBlanks)
                 case 12 where name.isSameField(as: "content-type"):
                     representation.contentType = String(value.trimmingBlanks)
                 case 13 where name.isSameField(as: "if-none-match"): ifNoneMatch.append(value)
                 case 13 where name.isSameField(as: "content-range"): representation.isPartial = true
                 case 16 where name.isSameField(as: "content-encoding"):
-                    representation.isEncoded = representation.isEncoded || !value.isSameField(as: "identity")
+                    representation.isEncoded =
+                        representation.isEncoded || !String(value.trimmingBlanks).isSameField(as: "identity")
                 // The decoder has checked that it is a number, and the only one; blanks may follow it.
                 case 14 where name.isSameField(as: "content-length"): contentLength = Int(value.trimmingBlanks) ?? .max
                 case 17 where name.isSameField(as: "transfer-encoding"):

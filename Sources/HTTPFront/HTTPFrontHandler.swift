@@ -130,7 +130,7 @@ package final class HTTPFrontHandler: ChannelInboundHandler {
         // After the end of the other side's bytes there may be half a request, which nobody waits for.
         guard !isEnding, !isInputOver else { return }
         isInputOver = true
-        if !receiving.isAnswered { enqueue(ErrorAnswer.unreadable(error), Trait(closes: true)) }
+        if !receiving.isAnswered { enqueue(ErrorAnswer.unreadable(error).closing, receiving.trait) }
         hold(-receiving.bodyBytes)
         receiving = .nothing
         advance()
@@ -383,7 +383,7 @@ package final class HTTPFrontHandler: ChannelInboundHandler {
         if isLate(now) {
             isInputOver = true
             hold(-receiving.bodyBytes)
-            if !receiving.isAnswered { enqueue(ErrorAnswer.tooSlow, Trait(closes: true)) }
+            if !receiving.isAnswered { enqueue(ErrorAnswer.tooSlow, receiving.trait) }
             receiving = .nothing
             advance()
         } else if case .nothing = receiving, queue.isEmpty, partialHeadSince == nil {

@@ -22,11 +22,17 @@ extension Answer {
     /// The same with its line of text as problem details, where it is an error.
     var asProblem: Answer { self == ErrorAnswer.noPair ? Answer.noPairProblem : madeProblem }
 
+    /// An error's text, without the line's end.
+    var line: String {
+        let text = String(buffer: body)
+        return text.hasSuffix("\n") ? String(text.dropLast()) : text
+    }
+
     private var madeProblem: Answer {
         guard status.rawValue >= 400, contentType == .text else { return self }
         let details = ProblemDetails(
             title: String(status.reasonPhrase), status: status.rawValue,
-            detail: String(buffer: body).trimmingLineEnd, outcome: outcome?.headerValue.description)
+            detail: line, outcome: outcome?.headerValue.description)
         let encoder = JSONEncoder()
         encoder.outputFormatting = [.sortedKeys, .withoutEscapingSlashes]
         guard let json = try? encoder.encode(details) else { return self }
@@ -35,8 +41,4 @@ extension Answer {
         answer.body = ByteBuffer(bytes: json)
         return answer
     }
-}
-
-extension String {
-    fileprivate var trimmingLineEnd: String { hasSuffix("\n") ? String(dropLast()) : self }
 }

@@ -25,6 +25,14 @@ package enum Receiving {
         if case .dropping(.nothing, _) = self { true } else { false }
     }
 
+    /// What its answer has to know of it; of a head that can't be read nothing is known.
+    var trait: AnswerQueue<FrontRequest>.Trait {
+        switch self {
+        case .nothing: AnswerQueue<FrontRequest>.Trait()
+        case .body(_, _, let trait), .dropping(_, let trait): trait
+        }
+    }
+
     /// How much of a body is being kept.
     var bodyBytes: Int {
         if case .body(let request, _, _) = self { request.body.readableBytes } else { 0 }

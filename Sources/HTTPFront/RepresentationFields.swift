@@ -5,9 +5,6 @@ package import KeyValue
 /// The header fields that are about a value as it is sent: what a PUT says of it, and which part of it a GET wants
 /// (RFC 9110, sections 8 and 14).
 package struct RepresentationFields: Hashable, Sendable {
-    /// An envelope keeps its length in one byte.
-    package static let contentTypeBytes = 255
-
     package var contentType: String?
     /// `Content-Encoding` names another than `identity`.
     package var isEncoded = false
@@ -34,7 +31,7 @@ package struct RepresentationFields: Hashable, Sendable {
         if isPartial { return ErrorAnswer.partialContent }
         if isEncoded { return ErrorAnswer.encodedContent }
         if let type = contentType?.utf8,
-            type.isEmpty || type.count > RepresentationFields.contentTypeBytes
+            type.isEmpty || type.count > Limits.contentTypeBytes
                 || !type.allSatisfy({ (0x20...0x7E).contains($0) })
         {
             return ErrorAnswer.badContentType
@@ -50,7 +47,7 @@ package struct RepresentationFields: Hashable, Sendable {
     ///   - version: of the pair; `If-Range` with another one wants the whole.
     package func part(of length: Int, version: Version) -> Wanted {
         guard let range else { return .whole }
-        if let ifRange, EntityTagParser.tags(in: [ifRange], takesWeak: false) != .versions([version]) { return .whole }
+        if let ifRange, ifRange != "\"\(version)\"" { return .whole }
         return RepresentationFields.part(range, of: length)
     }
 

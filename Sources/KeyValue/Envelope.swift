@@ -39,7 +39,7 @@ package struct Envelope: Hashable, Sendable {
         var flags: UInt8 = 0
         if isTombstone { flags |= Flags.tombstone }
         if storedKey.isDigest { flags |= Flags.keyInside }
-        let type = contentType.flatMap { $0.utf8.count <= 255 ? $0 : nil }
+        let type = contentType.flatMap { $0.utf8.count <= Limits.contentTypeBytes ? $0 : nil }
         if type != nil { flags |= Flags.contentTypeInside }
         if expiry != nil { flags |= Flags.expires }
         var buffer = ByteBuffer()

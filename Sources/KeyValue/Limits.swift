@@ -4,6 +4,8 @@
 package enum Limits {
     /// A client's key, after percent-decoding.
     package static let keyBytes = 4096
+    /// A value's Content-Type: an envelope keeps its length in one byte.
+    package static let contentTypeBytes = 255
     /// memcached's own limit.
     package static let storedKeyBytes = 250
     /// A stored key longer than this is replaced by a digest.

@@ -98,9 +98,10 @@ struct BatchRun {
     private mutating func read(
         until deadline: NIODeadline, onKept handle: inout MemcachedHandle, _ pipeline: inout WritePipeline
     ) throws(MemcachedError) -> Reading {
+        let isKept = handle.isConnected
         do {
             return try read(until: deadline, on: &handle)
-        } catch .unavailable {
+        } catch .unavailable where isKept && deadline > .now() {
             pipeline.disconnect()
             return try read(until: deadline, on: &handle)
         }

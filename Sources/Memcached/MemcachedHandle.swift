@@ -19,6 +19,7 @@ struct MemcachedHandle: ~Copyable {
     private let endpoint: MemcachedEndpoint
     private let settings: MemcachedSettingsCell
     private var connection: UnsafeMutablePointer<memcached_st>?
+    var isConnected: Bool { connection != nil }
     /// Grows whenever a connection is given up: a cas token says nothing on another one than it was read on, for
     /// memcached may have come back empty in between and given the same token to something else.
     private(set) var connectionNumber = 0

@@ -123,7 +123,8 @@ struct RemoteReplicaTests {
         let good = FakePeer.Reply(body: Self.outcomes([.record(nil)]))
         var slow = good
         slow.delay = .milliseconds(100)
-        #expect(try await Self.outcomes(of: [Self.read], by: [good]).slowness == .quick)
+        // (Others use the loop as well.)
+        #expect(try await Self.outcomes(of: [Self.read], by: [good]).slowness < Slowness(of: .milliseconds(100)))
         let result = try await Self.outcomes(of: [Self.read, Self.read], by: [slow, good])
         #expect(result.slowness >= Slowness(of: .milliseconds(100)) && !result.isInTrouble)
 

@@ -42,6 +42,8 @@ struct KeyTests {
         let found = try #require(connection.ask(getRequest("/keys/a")))
         #expect((found.status, found.text) == (200, "{\"n\":1}"))
         #expect(found.headers["content-type"] == "application/json; charset=utf-8")
+        #expect(found.headers["x-content-type-options"] == "nosniff")
+        #expect(found.headers["content-security-policy"] == "sandbox")
         #expect(found.headers["etag"] == stored.headers["etag"] && found.headers["etag"] != nil)
         #expect(found.headers["accept-ranges"] == "bytes")
         // The older surface shows the same pair, and no type.
@@ -149,7 +151,7 @@ struct KeyTests {
         let tag = try #require(stored.headers["etag"])
         let range = "Range: bytes=0-1\r\n"
         #expect(connection.ask(getRequest("/keys/a", range + "If-Range: \(tag)\r\n"))?.status == 206)
-        for other in ["\"other\"", "W/\(tag)", "Wed, 21 Oct 2015 07:28:00 GMT", "*"] {
+        for other in ["\"other\"", "\"other\", \(tag)", "W/\(tag)", "Wed, 21 Oct 2015 07:28:00 GMT", "*"] {
             #expect(connection.ask(getRequest("/keys/a", range + "If-Range: \(other)\r\n"))?.status == 200, "\(other)")
         }
         #expect(connection.ask(getRequest("/keys/a", range + "If-None-Match: \(tag)\r\n"))?.status == 304)
@@ -174,7 +176,7 @@ struct KeyTests {
     @Test("what a PUT says that can't be kept refuses it")
     func refusedFields() throws {
         let connection = try TestConnection()
-        let long = String(repeating: "t", count: RepresentationFields.contentTypeBytes)
+        let long = String(repeating: "t", count: Limits.contentTypeBytes)
         for (fields, status) in [
             ("Content-Range: bytes 0-0/2\r\n", 400), ("Content-Encoding: gzip\r\n", 415),
             ("Content-Type:\r\n", 400), ("Content-Type: \(long)t\r\n", 400), ("Content-Type: caf\u{E9}\r\n", 400),
@@ -231,7 +233,19 @@ struct KeyTests {
         let unknown = connection.ask(Self.put("/keys/a", "v"))
         #expect(try Self.problem(unknown).outcome == "unknown")
         #expect(unknown?.headers["retry-after"] == "1")
-        // A line of text elsewhere, as ever.
+        let slow = try TestConnection()
+        slow.send("PUT /keys/a HTTP/1.1\r\nHost: kv\r\nContent-Length: 10\r\n\r\nv")
+        for _ in 0..<30 { slow.advance(.milliseconds(500)) }
+        #expect(try Self.problem(slow.answers().first).status == 408)
+        let spoilt = connection.ask(
+            "PUT /keys/a HTTP/1.1\r\nHost: kv\r\nTransfer-Encoding: chunked\r\n\r\nx\r\n")
+        #expect(try Self.problem(spoilt).status == 400)
+        connection.data.failure = nil
+    }
+
+    @Test("an error elsewhere is a line of text, as ever")
+    func lines() throws {
+        let connection = try TestConnection()
         #expect(connection.ask(getRequest("/route"))?.headers["content-type"] == "text/plain")
     }
 }

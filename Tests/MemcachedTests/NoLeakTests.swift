@@ -72,6 +72,9 @@ extension MemcachedTests {
             try await Rig.withFakeMemcached { fake, rig in
                 let pair = Pair("x")
                 fake.put(pair.stored, pair.envelope("x", version: rig.clock.tick()).bytes)
+                // (A connection that is kept is what may have ended.)
+                #expect(await rig.held(pair) != nil)
+                fake.forgetCommands()
                 func dropConnections(_ count: Int) async throws {
                     for number in 0..<count {
                         let kind: FakeFault.Kind = [.cut, .close, .garbage, .stranger][number % 4]
