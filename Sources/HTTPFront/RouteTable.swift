@@ -81,6 +81,7 @@ package struct Methods: OptionSet, Hashable, Sendable {
         case .post: "POST"
         case [.get, .post]: "GET, HEAD, POST"
         case [.get, .put, .delete]: "GET, HEAD, PUT, DELETE"
+        case [.get, .post, .put, .delete]: "GET, HEAD, POST, PUT, DELETE"
         default: "GET, HEAD, POST, DELETE"
         }
     }

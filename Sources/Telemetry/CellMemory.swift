@@ -88,7 +88,8 @@ package struct CellMemory: Sendable {
 struct CellPointer: Sendable {
     static let stride = MemoryLayout<Atomic<Int>>.stride
 
-    // (The compiler can't see that all that is done by way of it is atomic.)
+    // Safe, though the compiler can't see it: the pointer never changes, what it points to is never unmapped, and every
+    // access to that, here and in other processes, is an atomic one within `count`.
     private nonisolated(unsafe) let words: UnsafeMutablePointer<Atomic<Int>>
     let count: Int
 

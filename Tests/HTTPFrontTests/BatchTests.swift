@@ -132,4 +132,29 @@ struct BatchTests {
         #expect(read.count { $0.status == 413 } == 20 - Limits.clientBatchBytes >> 20)
         try await live.end()
     }
+
+    @Test("some operations at a time; what is not begun in time is not done, and said not to be")
+    func window() async throws {
+        let live = try await LiveFront()
+        let client = LiveClient(live.port)
+        func onLoop<Value: Sendable>(_ body: @escaping @Sendable (FakeData) -> Value) async throws -> Value {
+            try await live.loop.submit { body(live.front.value.data as! FakeData) }.get()
+        }
+        try await onLoop { $0.isSlow = true }
+        let puts = (0..<40).map { #"{"method":"put","key":"\#($0)","value":"v"}"# }
+        let asked = Self.post(#"{"operations": [\#(puts.joined(separator: ","))]}"#)
+        await client.send(asked)
+        while try await onLoop({ $0.waiting.count }) < 16 { try await Task.sleep(for: .milliseconds(5)) }
+        // One by one, so that each makes room for the next.
+        for _ in 0..<8 { try await onLoop { $0.release([0]) } }
+        #expect(try await onLoop { ($0.mostAtOnce, $0.operationCount) } == (16, 24))
+        try await Task.sleep(for: .seconds(1))
+        try await onLoop { data in while !data.waiting.isEmpty { data.release([0]) } }
+        let answer = try #require(await client.answer())
+        let results = try JSONDecoder().decode(Results.self, from: Data(answer.body)).results
+        #expect(results.map(\.status) == Array(repeating: 204, count: 24) + Array(repeating: 503, count: 16))
+        #expect(results.suffix(16).allSatisfy { $0.outcome == "not-applied" })
+        #expect(try await onLoop { ($0.operationCount, $0.pairs.count) } == (24, 24))
+        try await live.end()
+    }
 }
