@@ -100,6 +100,16 @@ def is_alive(pid):
     return state_of(pid) not in (None, "Z", "X")
 
 
+def age_of(pid):
+    """How many seconds ago the process was started; 0 where it is gone."""
+    try:
+        with open(f"/proc/{pid}/stat", encoding="ascii") as stat:
+            started = int(stat.read().rpartition(")")[2].split()[19]) / os.sysconf("SC_CLK_TCK")
+    except (FileNotFoundError, ProcessLookupError):
+        return 0
+    return time.clock_gettime(time.CLOCK_BOOTTIME) - started
+
+
 def children_of(pid):
     """The living children of a process, whichever of its threads forked them, oldest first."""
     children = []
