@@ -2,12 +2,12 @@
 
 internal import HashRing
 package import KeyValue
-private import Memcached
+internal import Memcached
 package import NIOCore
 
 /// All of a host's pairs, looked at for whoever asks.
 extension HostPairs {
-    private static let digestPause = Duration.milliseconds(1)
+    private static let restPause = Duration.milliseconds(1)
 
     /// Hands on every pair that a client could read, in batches: not those that are deleted or expired.
     /// - Parameter wallMilliseconds: this host's wall clock.
@@ -27,6 +27,54 @@ extension HostPairs {
         }
     }
 
+    /// What this node has behind a mark, in the keys' order, of the slots on which it answers reads.
+    /// - Parameters:
+    ///   - stamp: `overtaken` is thrown where the host does not stand on it throughout.
+    ///   - limit: records, at most.
+    ///   - isWhole: whether values are wanted, too; then they end after `Limits.listedBytes`.
+    func list(
+        _ table: RoutingTable, of node: NodeID, under stamp: HostStamp, after mark: ListingMark, prefix: [UInt8],
+        limit: Int, isWhole: Bool
+    ) async throws -> HostListing {
+        let isMine = table.placements.map { placement in placement.reads.contains { $0.members.contains(node) } }
+        let rest = StoredKey.rest(ofPrefix: prefix)
+        var after = mark
+        while let first = after.firstSlot {
+            // (A part of all keys is a part of the first slots; of those with a prefix, few may be in any.)
+            let scan = try await scanner.scan(keys: prefix.isEmpty ? 2 * Limits.listedPairs : nil) {
+                $0 >= first && isMine[table.placementIndex(of: $0)]
+            }
+            let keys = scan.keys.inOrder(after: after, prefix: rest)
+            var found: [ListedPair] = []
+            var bytes = 0
+            var start = 0
+            while start < keys.count {
+                try Task.checkCancellation()
+                let end = min(keys.endOfHandoffBatch(from: start), start + limit - found.count)
+                let batch = (start..<end).map { keys[$0] }
+                let records = try await perform(batch.map { .read($0) }, under: stamp).map { try $0.read() }
+                for (key, record) in zip(batch, records) {
+                    guard let record else { continue }
+                    let pair = ListedPair(
+                        key: key, record: isWhole ? record : record.head, valueBytes: record.value.readableBytes)
+                    guard !key.isDigest || pair.clientKey?.bytes.starts(with: prefix) ?? false else { continue }
+                    found.append(pair)
+                    bytes += pair.record.buffer.readableBytes
+                }
+                start = end
+                if let last = batch.last, found.count >= limit || isWhole && bytes >= Limits.listedBytes {
+                    return HostListing(pairs: found, through: ListingMark(through: last))
+                }
+                // Clients come first.
+                try await Task.sleep(for: HostPairs.restPause)
+            }
+            guard let last = scan.coveredThrough else { return HostListing(pairs: found, through: .end) }
+            after = ListingMark(through: last)
+            if !found.isEmpty { return HostListing(pairs: found, through: after) }
+        }
+        return HostListing(pairs: [], through: .end)
+    }
+
     /// A digest of each slot that this node holds together with others, without what is bound to go.
     func digests(
         _ document: RingDocument, in generation: Generation, of node: NodeID, wallMilliseconds: @Sendable () -> UInt64
@@ -39,7 +87,7 @@ extension HostPairs {
                 digests.add(key, record.version)
             }
             // Clients come first.
-            try await Task.sleep(for: HostPairs.digestPause)
+            try await Task.sleep(for: HostPairs.restPause)
         }
         return digests
     }

@@ -37,6 +37,12 @@ package struct HostPairs: Sendable {
     /// What this worker acts on; nil while its host has no ring.
     func view() async throws -> RingView? { try await loop.submit { coordinator.value.view }.get() }
 
+    /// Those of the nodes that did not answer the latest heartbeat.
+    func silent(among nodes: Set<NodeID>) async -> Set<NodeID> {
+        // (Fails only where the loop has ended, and the process with it.)
+        (try? await loop.submit { nodes.filter { coordinator.value.heartbeat.isSilent($0) } }.get()) ?? []
+    }
+
     package func stamp() async throws -> HostStamp? { try await view()?.stamp }
 
     /// A record for each key, tombstones included, under whatever ring this host stands on; nil for those that are

@@ -52,6 +52,21 @@ package struct PeerCaller: Sendable {
         }
     }
 
+    /// Asks for what a node has to list.
+    package func list(
+        _ node: NodeID, _ request: PeerMessage.ListRequest, timeout: TimeAmount
+    ) async throws -> HostListingAnswer {
+        let body = ByteBuffer(bytes: try JSONEncoder().encode(request))
+        let reply = try await post(node, "/peer/list", "application/json", body, timeout)
+        guard reply.status == 200 else {
+            throw Failure.refused(node, status: reply.status, text: String(buffer: reply.body))
+        }
+        guard let answer = HostListingCodec.decode(reply.body) else {
+            throw Failure.refused(node, status: reply.status, text: "a listing that can't be read")
+        }
+        return answer
+    }
+
     /// Sends a batch of operations of a hand-off.
     package func batch(_ node: NodeID, _ batch: PeerBatch, timeout: TimeAmount) async throws -> PeerBatchAnswer {
         var body = ByteBuffer()
@@ -75,16 +90,21 @@ package struct PeerCaller: Sendable {
     private func post(
         _ node: NodeID, _ path: String, _ contentType: String, _ body: ByteBuffer, _ timeout: TimeAmount
     ) async throws -> PeerConnection.Answer {
-        try await loop.flatSubmit {
-            let promise = loop.makePromise(of: PeerConnection.Answer.self)
+        let promise = loop.makePromise(of: PeerConnection.Answer.self)
+        loop.execute {
             pool.value.post(node, path, contentType, body, deadline: .now() + timeout, on: loop) { result in
                 switch result {
                 case .success(let answer): promise.succeed(answer)
                 case .failure(let failure): promise.fail(Failure.unreachable(node, reason: failure.reason))
                 }
             }
-            return promise.futureResult
-        }.get()
+        }
+        // (Of a promise the first word counts: what comes after a cancellation is for nobody.)
+        return try await withTaskCancellationHandler {
+            try await promise.futureResult.get()
+        } onCancel: {
+            promise.fail(CancellationError())
+        }
     }
 
     /// Idle connections by node.

@@ -88,6 +88,20 @@ package enum PeerMessage {
         package var digests: SlotDigests?
     }
 
+    /// `list`: "what have you, from there on, of the slots on which you answer reads?" Its answer is no JSON, but what
+    /// `HostListingCodec` makes.
+    package struct ListRequest: Codable, Sendable {
+        package var epoch: Epoch
+        /// A `ListingMark`'s.
+        package var after: [UInt8]
+        /// Of the clients' keys.
+        package var prefix: [UInt8]
+        /// Records, at most.
+        package var limit: Int
+        /// Whether with their values.
+        package var isWhole: Bool
+    }
+
     package struct RepairAnswer: Codable, Sendable {
         package var job: JobAnswer
         /// Whether the job gives all that was ever acknowledged here: its memory is no recovering one.

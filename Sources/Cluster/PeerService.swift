@@ -2,7 +2,7 @@
 
 private import FoundationEssentials
 package import HashRing
-private import KeyValue
+package import KeyValue
 package import Memcached
 package import NIOCore
 
@@ -53,6 +53,7 @@ package struct PeerService: Sendable {
         case "announce": try encode(await announce(try decode(body)))
         case "job": try encode(await job(try decode(body)))
         case "digests": try encode(await digests(try decode(body)))
+        case "list": HostListingCodec.encode(try await list(try decode(body)))
         case "repair": try encode(await repair(try decode(body)))
         case "wish":
             try encode(
@@ -127,6 +128,25 @@ package struct PeerService: Sendable {
             generation: stamp.generation,
             digests: try await pairs.digests(
                 document, in: stamp.generation, of: node, wallMilliseconds: { clock.wallMilliseconds }))
+    }
+
+    package func list(_ request: PeerMessage.ListRequest) async throws -> HostListingAnswer {
+        let stamp = try await keeper.currentStamp()
+        guard let view = try await pairs.view(), let table = view.table, view.stamp == stamp,
+            table.document.epoch == request.epoch
+        else { return .staleRing }
+        guard !view.isForgetful(isMoving: true) else { return .recovering }
+        guard let after = ListingMark(request.after) else { throw JobWork.Failure.unexpected("no mark of a listing") }
+        let listing: HostListing
+        do {
+            listing = try await pairs.list(
+                table, of: node, under: stamp, after: after, prefix: request.prefix,
+                limit: min(max(request.limit, 1), Limits.listedPairs), isWhole: request.isWhole)
+        } catch HostPairs.Failure.overtaken {
+            return .staleRing
+        }
+        // (It may have found nothing to read, or have looked in a memory that was gone by then.)
+        return try await keeper.currentStamp() == stamp ? .listed(listing) : .staleRing
     }
 
     private func repair(_ request: PeerMessage.RepairRequest) async throws -> PeerMessage.RepairAnswer {

@@ -40,6 +40,21 @@ final class WriteRun {
         self.decider = nil
     }
 
+    /// A record that has its version already. A majority of every group is to hold it, or a newer one.
+    init(
+        _ coordinator: Coordinator, _ key: StoredKey, restoring record: Envelope, deadline: NIODeadline,
+        completion: @escaping (Result<Version, OperationFailure>) -> Void
+    ) {
+        self.coordinator = coordinator
+        self.key = key
+        self.envelope = record
+        self.consistency = Consistency(.strict)
+        self.deadline = deadline
+        self.completion = completion
+        self.decider = nil
+        self.fixedVersion = record.version
+    }
+
     /// A conditional write that `decider` has stored: all others are to hold it, too.
     init(
         _ coordinator: Coordinator, _ key: StoredKey, decided envelope: Envelope, by decider: NodeID,

@@ -104,6 +104,8 @@ package struct Answer: Hashable, Sendable {
     /// Whether parts may be asked for.
     package var acceptsRanges = false
     package var outcome: Outcome?
+    /// Where the next page begins; shown as `X-KV-Cursor`.
+    package var cursor: String?
     /// The methods that would have been taken.
     package var allowed: Methods?
     /// Whether trying again in a second may help.

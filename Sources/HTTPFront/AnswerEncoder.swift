@@ -36,6 +36,7 @@ package enum AnswerEncoder {
             buffer.writeStaticString(outcome.headerValue)
             buffer.writeStaticString("\r\n")
         }
+        if let cursor = answer.cursor { buffer.writeString("X-KV-Cursor: \(cursor)\r\n") }
         if let allowed = answer.allowed {
             buffer.writeStaticString("Allow: ")
             buffer.writeStaticString(allowed.allow)

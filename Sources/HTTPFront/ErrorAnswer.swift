@@ -131,6 +131,19 @@ package enum ErrorAnswer {
     package static let batchAnswerTooLarge = refusal(
         .contentTooLarge, "The batch's answer has no room for this value any more; ask for it by itself.")
 
+    // MARK: All pairs
+
+    package static let badListLimit = refusal(
+        .badRequest, "A page has from 1 to \(Limits.listPagePairs) pairs: limit=1000.")
+    package static let badCursor = refusal(
+        .badRequest, "A cursor is taken as the page before gave it; the first page has none.")
+    package static let badImport = refusal(
+        .badRequest, "These are no records as /keys:export gives them.")
+    package static let importOfTheFuture = refusal(
+        .badRequest,
+        "A record's version is ahead of this node's clock, and would win over what is written until then; see the clocks of this node and of the one that wrote it."
+    )
+
     // MARK: Conditions
 
     package static let badPrecondition = refusal(

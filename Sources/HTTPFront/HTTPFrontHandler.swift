@@ -40,7 +40,7 @@ package final class HTTPFrontHandler: ChannelInboundHandler {
 
     // What is being done.
     var queue = AnswerQueue<FrontRequest>()
-    var streams: [RequestID: PairStream] = [:]
+    var streams: [RequestID: JSONStream] = [:]
     private var heldBytes = 0
     private var isAdvancing = false
     private var hasNews = false
@@ -279,7 +279,7 @@ package final class HTTPFrontHandler: ChannelInboundHandler {
     }
 
     /// Writes what a stream has; true once it is done and the next answer's turn has come.
-    private func pump(_ stream: PairStream, _ id: RequestID, _ trait: Trait) -> Bool {
+    private func pump(_ stream: JSONStream, _ id: RequestID, _ trait: Trait) -> Bool {
         if let error = stream.failure {
             streams[id] = nil
             if stream.hasBegun {

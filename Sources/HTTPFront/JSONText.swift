@@ -1,5 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0
 
+private import FoundationEssentials
 package import HashRing
 package import KeyValue
 package import NIOCore
@@ -14,6 +15,29 @@ package enum JSONText {
             pair.key.bytes.withUnsafeBytes { string($0, into: &buffer) }
             buffer.writeStaticString(":")
             pair.value.withUnsafeReadableBytes { string($0, into: &buffer) }
+        }
+        return buffer
+    }
+
+    /// `{"key":…,"version":…,…},…` without brackets.
+    package static func listed(_ pairs: [ListedPair]) -> ByteBuffer {
+        var buffer = ByteBuffer()
+        for pair in pairs {
+            guard let key = pair.clientKey else { continue }
+            buffer.writeStaticString(buffer.readableBytes > 0 ? ",{" : "{")
+            if String(validating: key.bytes, as: UTF8.self) != nil {
+                buffer.writeStaticString("\"key\":")
+                key.bytes.withUnsafeBytes { string($0, into: &buffer) }
+            } else {
+                buffer.writeString("\"keyBase64\":\"\(Data(key.bytes).base64EncodedString())\"")
+            }
+            buffer.writeString(",\"version\":\"\(pair.record.version)\",\"bytes\":\(pair.valueBytes)")
+            if let type = pair.record.contentType {
+                buffer.writeStaticString(",\"contentType\":")
+                Array(type.utf8).withUnsafeBytes { string($0, into: &buffer) }
+            }
+            if let expiry = pair.record.expiryMilliseconds { buffer.writeString(",\"expires\":\(expiry)") }
+            buffer.writeStaticString("}")
         }
         return buffer
     }

@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
 
 private import Cluster
-private import NIOCore
+internal import NIOCore
 
 /// This node's pairs as a whole, its status, its metrics and its health.
 extension HTTPFrontHandler {
@@ -47,29 +47,39 @@ extension HTTPFrontHandler {
                 ?? .text(front.recovery().map { "ready, and recovering: \($0)\n" } ?? "ready\n"))
     }
 
-    /// All pairs as one JSON object, written as they are read.
+    /// All of this node's pairs as one JSON object, written as they are read.
     func streamPairs(_ id: RequestID) {
-        let stream = PairStream()
+        let operators = front.operators
+        stream(id, JSONStream(opening: "{")) { push in
+            try await operators.forEachPair { try await push(JSONText.pairs($0)) }
+            return "}"
+        }
+    }
+
+    /// Answers with JSON that is written as it is made.
+    /// - Parameter produce: is given what takes the pieces, each of which is awaited; returns what comes last.
+    func stream(
+        _ id: RequestID, _ stream: JSONStream,
+        _ produce: @escaping @Sendable (_ push: @Sendable (ByteBuffer) async throws -> Void) async throws -> String
+    ) {
         streams[id] = stream
         let connection = NIOLoopBound(self, eventLoop: front.loop)
         let loop = front.loop
-        let operators = front.operators
         let isTaken = front.tasks.run(.stream) {
-            var failure: (any Error)?
+            let result: Result<String, any Error>
             do {
-                try await operators.forEachPair { pairs in
-                    let piece = JSONText.pairs(pairs)
-                    try await loop.flatSubmit {
-                        let taken = loop.makePromise(of: Void.self)
-                        connection.value.push(piece, to: id, taken: taken)
-                        return taken.futureResult
-                    }.get()
-                }
+                result = .success(
+                    try await produce { piece in
+                        try await loop.flatSubmit {
+                            let taken = loop.makePromise(of: Void.self)
+                            connection.value.push(piece, to: id, taken: taken)
+                            return taken.futureResult
+                        }.get()
+                    })
             } catch {
-                failure = error
+                result = .failure(error)
             }
-            let outcome = failure
-            loop.execute { connection.value.finishStream(id, outcome) }
+            loop.execute { connection.value.finishStream(id, result) }
         }
         guard !isTaken else { return }
         streams[id] = nil
@@ -77,14 +87,14 @@ extension HTTPFrontHandler {
     }
 
     private func push(_ piece: ByteBuffer, to id: RequestID, taken: EventLoopPromise<Void>) {
-        guard let stream = streams[id] else { return taken.fail(PairStream.Abandoned()) }
+        guard let stream = streams[id] else { return taken.fail(JSONStream.Abandoned()) }
         stream.push(piece, taken: taken)
         advance()
     }
 
-    private func finishStream(_ id: RequestID, _ error: (any Error)?) {
+    private func finishStream(_ id: RequestID, _ result: Result<String, any Error>) {
         guard let stream = streams[id] else { return }
-        stream.finish(error)
+        stream.finish(result)
         advance()
     }
 }

@@ -174,6 +174,7 @@ extension HTTPFrontHandler {
         switch request.route {
         case .key: return request.method == .put ? front.data.itemBytes : nil
         case .batch: return Limits.clientBatchBytes
+        case .import: return Limits.importBytes
         case .pair, .pairHere: return pairBodyLimit
         case .ring: return 3 * Limits.ringDocumentBytes
         case .peerBatch: return Limits.peerBodyBytes

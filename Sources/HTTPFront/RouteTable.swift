@@ -8,6 +8,9 @@ package enum Route: UInt8, Hashable, Sendable, CaseIterable {
     case pair
     case key
     case batch
+    case list
+    case export
+    case `import`
     case owner
     case pairHere
     case ring
@@ -27,12 +30,12 @@ package enum Route: UInt8, Hashable, Sendable, CaseIterable {
     /// The methods that it takes.
     package var methods: Methods {
         switch self {
-        case .home, .owner, .pairs, .status, .metrics, .live, .ready: .get
+        case .home, .owner, .list, .export, .pairs, .status, .metrics, .live, .ready: .get
         case .pair, .pairHere: [.get, .post, .delete]
         // (POST for `:increment` alone.)
         case .key: [.get, .post, .put, .delete]
         case .ring, .addNode, .removeNode, .replaceNode, .abortChange, .clear: [.get, .post]
-        case .batch, .peerBatch, .peerCall: .post
+        case .batch, .import, .peerBatch, .peerCall: .post
         }
     }
 
@@ -40,9 +43,9 @@ package enum Route: UInt8, Hashable, Sendable, CaseIterable {
     /// section 9.3.2). That some changes may be asked for with GET does not make them safe.
     package func isSafe(_ method: Methods) -> Bool {
         switch self {
-        case .home, .owner, .pairs, .status, .metrics, .live, .ready: true
+        case .home, .owner, .list, .export, .pairs, .status, .metrics, .live, .ready: true
         case .pair, .key, .pairHere, .ring: method == .get
-        case .addNode, .removeNode, .replaceNode, .abortChange, .clear, .batch, .peerBatch, .peerCall: false
+        case .addNode, .removeNode, .replaceNode, .abortChange, .clear, .batch, .import, .peerBatch, .peerCall: false
         }
     }
 }
@@ -119,7 +122,8 @@ package enum RouteTable {
     }
 
     private static let whole: [(StaticString, Route)] = [
-        ("/", .home), ("/keys:batch", .batch), ("/route_test", .owner), ("/cache", .pairHere), ("/hash_ring", .ring),
+        ("/", .home), ("/keys:batch", .batch), ("/keys", .list), ("/keys:export", .export), ("/keys:import", .import),
+        ("/route_test", .owner), ("/cache", .pairHere), ("/hash_ring", .ring),
         ("/abort_change", .abortChange), ("/fetch_keys", .pairs), ("/clear_cache", .clear), ("/status", .status),
         ("/metrics", .metrics), ("/health/live", .live), ("/health/ready", .ready),
     ]

@@ -33,6 +33,9 @@ package protocol DataService: AnyObject {
     func write(
         _ key: StoredKey, _ envelope: Envelope, if precondition: Precondition, _ consistency: Consistency?,
         completion: @escaping (Result<Version, OperationFailure>) -> Void)
+    /// Sees to it that a majority of the key's group holds this record, or a newer one; tells whether it was stored.
+    func restore(
+        _ key: StoredKey, _ record: Envelope, completion: @escaping (Result<Bool, OperationFailure>) -> Void)
     /// The consistency of a request that names a level, or a number of replicas, and not the other.
     func consistency(_ level: Consistency.Level?, quorum: Int?, isWrite: Bool) -> Consistency
     /// The same on this node's memcached alone, whatever the ring says.
@@ -71,6 +74,8 @@ package protocol OperatorService: Sendable {
     func clear() async throws(OperatorError) -> Int
     /// This node's pairs, in batches, each awaited before the next is read.
     func forEachPair(_ body: @Sendable ([(key: Key, value: ByteBuffer)]) async throws -> Void) async throws
+    /// A part of all pairs of the ring.
+    func part(_ query: PairListing.Query) async throws -> ListingMerge
     /// The JSON object of `GET /status`.
     func status() async -> ByteBuffer
     /// The text of `GET /metrics`.

@@ -22,6 +22,7 @@ struct NodeOperator: OperatorService {
     let peerService: PeerService
     let jobWork: JobWork
     let pairs: HostPairs
+    let listing: PairListing
     let clock: WorkerClock
     let recovery: Recovery
     let antiEntropy: AntiEntropy
@@ -80,6 +81,10 @@ struct NodeOperator: OperatorService {
 
     func forEachPair(_ body: @Sendable ([(key: Key, value: ByteBuffer)]) async throws -> Void) async throws {
         try await pairs.forEachPair(wallMilliseconds: { clock.wallMilliseconds }, body)
+    }
+
+    func part(_ query: PairListing.Query) async throws -> ListingMerge {
+        try await listing.part(query)
     }
 
     func peerCall(_ name: String, _ body: ByteBuffer) async throws(PeerCallError) -> ByteBuffer {

@@ -196,7 +196,9 @@ struct WorkerParts: Sendable {
             node: node, loop: loop, data: coordinator,
             operators: NodeOperator(
                 node: node, memcachedAddress: configuration.memcached, keeper: keeper, ringOperator: ringOperator,
-                peerService: service, jobWork: work, pairs: pairs, clock: clock, recovery: recovery,
+                peerService: service, jobWork: work, pairs: pairs,
+                listing: PairListing(node: node, pairs: pairs, service: service, peers: peers, clock: clock),
+                clock: clock, recovery: recovery,
                 antiEntropy: antiEntropy, hintBoard: hintBoard, heartbeats: heartbeats, board: board,
                 snapshotSeconds: configuration.snapshotSeconds, snapshotBoard: snapshotBoard,
                 hasLog: log != nil, segments: segments, logBoard: logBoard, registry: registry,

@@ -106,6 +106,16 @@ package struct Envelope: Hashable, Sendable {
         return value
     }
 
+    /// All but the value: the same pair with an empty one.
+    package var head: Envelope {
+        guard let bytes = buffer.getBytes(at: buffer.readerIndex, length: valueStart - buffer.readerIndex) else {
+            preconditionFailure("the header was checked")
+        }
+        var head = self
+        head.buffer = ByteBuffer(bytes: bytes)
+        return head
+    }
+
     /// The client's key, where the stored key is only its digest.
     package var keyInside: ByteBuffer? {
         guard flags & Flags.keyInside != 0 else { return nil }

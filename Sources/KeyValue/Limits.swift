@@ -101,6 +101,23 @@ package enum Limits {
     /// How often a conditional write looks at its condition again, where others overwrite the pair meanwhile.
     package static let conditionTries = 16
 
+    /// Pairs on one page of `GET /keys`, at most, and where a client does not say.
+    package static let listPagePairs = 100_000
+    package static let defaultListPagePairs = 1000
+    /// Records that a host lists at once, and their bytes where they are wanted whole. (The last batch may go over.)
+    package static let listedPairs = 10_000
+    package static let listedBytes = 8 << 20
+    /// How long a host may look for what it lists, in seconds.
+    package static let listingSeconds: Int64 = 60
+    /// How often a part of a listing is asked for again, a tenth of a second apart, while the ring moves on.
+    package static let listingTries = 50
+    /// After so long a page of a listing ends, however little is on it, in seconds. (A part may take longer.)
+    package static let listPageSeconds: Int64 = 10
+    /// Bytes of records in one `POST /keys:import`.
+    package static let importBytes = 16 << 20
+    /// Of those, how many are being stored at the same time.
+    package static let importWindow = 64
+
     /// How far ahead of this clock a version may be.
     package static let clockAheadMilliseconds = 10_000
 

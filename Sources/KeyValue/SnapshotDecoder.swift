@@ -59,16 +59,8 @@ package struct SnapshotDecoder: Sendable {
         guard length <= Limits.snapshotLargestBlockBytes else { throw .damaged("a block of \(length) bytes") }
         guard var part = try sealed(SnapshotFormat.blockHeaderBytes + Int(length), &buffer) else { return nil }
         part.moveReaderIndex(forwardBy: SnapshotFormat.blockHeaderBytes)
-        var records: [SnapshotRecord] = []
-        while part.readableBytes > 0 {
-            guard let key = part.readLengthPrefixedSlice(as: UInt8.self),
-                let storedKey = StoredKey(stored: Array(key.readableBytesView)),
-                let bytes = part.readLengthPrefixedSlice(as: UInt32.self), let envelope = Envelope(bytes)
-            else { throw .damaged("a record that is none") }
-            let record = SnapshotRecord(key: storedKey, envelope: envelope)
-            sum.add(record)
-            records.append(record)
-        }
+        guard let records = SnapshotBlock.records(in: part) else { throw .damaged("a record that is none") }
+        for record in records { sum.add(record) }
         return .records(records)
     }
 

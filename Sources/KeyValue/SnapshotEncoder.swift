@@ -25,11 +25,30 @@ package struct SnapshotBlock: Sendable {
     /// Copies the record, which has to find room.
     package mutating func append(_ record: SnapshotRecord) {
         precondition(hasRoom(for: record), "whoever appends has asked")
-        records.writeInteger(UInt8(record.key.bytes.count))
-        records.writeBytes(record.key.bytes)
-        records.writeInteger(UInt32(record.envelope.buffer.readableBytes))
-        records.writeImmutableBuffer(record.envelope.buffer)
+        SnapshotBlock.write(record, into: &records)
         sum.add(record)
+    }
+
+    /// One record, as it stands in a block.
+    package static func write(_ record: SnapshotRecord, into buffer: inout ByteBuffer) {
+        buffer.writeInteger(UInt8(record.key.bytes.count))
+        buffer.writeBytes(record.key.bytes)
+        buffer.writeInteger(UInt32(record.envelope.buffer.readableBytes))
+        buffer.writeImmutableBuffer(record.envelope.buffer)
+    }
+
+    /// The records that stand in a block; nil where they are none.
+    package static func records(in block: ByteBuffer) -> [SnapshotRecord]? {
+        var block = block
+        var records: [SnapshotRecord] = []
+        while block.readableBytes > 0 {
+            guard let key = block.readLengthPrefixedSlice(as: UInt8.self),
+                let storedKey = StoredKey(stored: Array(key.readableBytesView)),
+                let bytes = block.readLengthPrefixedSlice(as: UInt32.self), let envelope = Envelope(bytes)
+            else { return nil }
+            records.append(SnapshotRecord(key: storedKey, envelope: envelope))
+        }
+        return records
     }
 
     /// Keeps its memory.

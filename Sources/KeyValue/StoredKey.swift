@@ -26,13 +26,7 @@ package struct StoredKey: Hashable, Sendable {
         bytes.reserveCapacity(StoredKey.prefixBytes + key.bytes.count)
         StoredKey.appendPrefix(of: key.slot, to: &bytes)
         for byte in key.bytes {
-            if (33...126).contains(byte), byte != UInt8(ascii: "%") {
-                bytes.append(byte)
-            } else {
-                bytes.append(UInt8(ascii: "%"))
-                bytes.append(StoredKey.hexDigit(byte >> 4))
-                bytes.append(StoredKey.hexDigit(byte & 15))
-            }
+            StoredKey.appendEncoded(byte, to: &bytes)
             if bytes.count > Limits.plainStoredKeyBytes {
                 self.bytes = StoredKey.digested(key)
                 return
@@ -68,10 +62,26 @@ package struct StoredKey: Hashable, Sendable {
         return slot
     }
 
+    /// How the stored keys of all clients' keys with this prefix go on behind their slot, digests apart: each byte is
+    /// encoded by itself.
+    package static func rest(ofPrefix prefix: [UInt8]) -> [UInt8] {
+        var bytes: [UInt8] = []
+        for byte in prefix { appendEncoded(byte, to: &bytes) }
+        return bytes
+    }
+
+    /// Whether a stored key with these bytes may be of a client's key with such a prefix: of a digest only its envelope
+    /// can tell.
+    package static func mayHavePrefix(_ rest: [UInt8], _ stored: UnsafeRawBufferPointer) -> Bool {
+        isDigest(stored) || stored.dropFirst(prefixBytes).starts(with: rest)
+    }
+
     /// Whether the client's key is in the envelope, for this one is only its digest.
-    package var isDigest: Bool {
-        bytes.count == StoredKey.prefixBytes + 66 && bytes[StoredKey.prefixBytes] == UInt8(ascii: "%")
-            && bytes[StoredKey.prefixBytes + 1] == UInt8(ascii: "%")
+    package var isDigest: Bool { bytes.withUnsafeBytes { StoredKey.isDigest($0) } }
+
+    private static func isDigest(_ bytes: UnsafeRawBufferPointer) -> Bool {
+        bytes.count == prefixBytes + 66 && bytes[prefixBytes] == UInt8(ascii: "%")
+            && bytes[prefixBytes + 1] == UInt8(ascii: "%")
     }
 
     /// The client's key; nil for a digest.
@@ -131,6 +141,16 @@ package struct StoredKey: Hashable, Sendable {
             bytes.append(hexDigit(byte & 15))
         }
         return bytes
+    }
+
+    private static func appendEncoded(_ byte: UInt8, to bytes: inout [UInt8]) {
+        if (33...126).contains(byte), byte != UInt8(ascii: "%") {
+            bytes.append(byte)
+        } else {
+            bytes.append(UInt8(ascii: "%"))
+            bytes.append(hexDigit(byte >> 4))
+            bytes.append(hexDigit(byte & 15))
+        }
     }
 
     private static func hexDigit(_ nibble: UInt8) -> UInt8 { nibble < 10 ? 0x30 + nibble : 0x37 + nibble }

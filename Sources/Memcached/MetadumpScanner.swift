@@ -45,11 +45,13 @@ package struct MetadumpScanner: Sendable {
     /// - Parameters:
     ///   - kind: pairs, or hints.
     ///   - token: only those stored after the item that had this cas token.
+    ///   - keys: how many are enough, roughly, those of the lowest slots; nil: as many as the scanner hands on.
     package func scan(
-        _ kind: StoredKey.Kind = .pair, newerThan token: UInt64? = nil, _ isWanted: @escaping @Sendable (Slot) -> Bool
+        _ kind: StoredKey.Kind = .pair, newerThan token: UInt64? = nil, keys: Int? = nil,
+        _ isWanted: @escaping @Sendable (Slot) -> Bool
     ) async throws -> Scan {
         for _ in 0..<MetadumpScanner.busyTries {
-            if let scan = try await dump(kind, newerThan: token, isWanted) { return scan }
+            if let scan = try await dump(kind, newerThan: token, keys, isWanted) { return scan }
             try await Task.sleep(for: MetadumpScanner.busyPause)
         }
         throw MemcachedError.unavailable("memcached is busy with other dumps")
@@ -57,24 +59,24 @@ package struct MetadumpScanner: Sendable {
 
     /// Nil where memcached is busy with another dump.
     private func dump(
-        _ kind: StoredKey.Kind, newerThan token: UInt64?, _ isWanted: @escaping @Sendable (Slot) -> Bool
+        _ kind: StoredKey.Kind, newerThan token: UInt64?, _ keys: Int?, _ isWanted: @escaping @Sendable (Slot) -> Bool
     ) async throws -> Scan? {
         try await withCheckedThrowingContinuation { continuation in
             OwnThread.start(named: "scan") {
-                continuation.resume(with: Result { try dumpHere(kind, newerThan: token, isWanted) })
+                continuation.resume(with: Result { try dumpHere(kind, newerThan: token, keys, isWanted) })
             }
         }
     }
 
     private func dumpHere(
-        _ kind: StoredKey.Kind, newerThan token: UInt64?, _ isWanted: (Slot) -> Bool
+        _ kind: StoredKey.Kind, newerThan token: UInt64?, _ keys: Int?, _ isWanted: (Slot) -> Bool
     ) throws(MemcachedError) -> Scan? {
         var connection = try TextConnection(
             endpoint, timeoutMilliseconds: MetadumpScanner.silenceMilliseconds)
         try connection.send("lru_crawler metadump hash\r\n".utf8)
         var reader = MetadumpReader(
-            kind, wanted: Slot.all.map(isWanted), newerThan: token ?? 0, maximumKeys: limits.keys,
-            maximumBytes: limits.bytes)
+            kind, wanted: Slot.all.map(isWanted), newerThan: token ?? 0,
+            maximumKeys: min(keys ?? limits.keys, limits.keys), maximumBytes: limits.bytes)
         var silences = 0
         while reader.state == .reading {
             do throws(MemcachedError) {

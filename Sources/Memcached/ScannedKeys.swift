@@ -55,6 +55,21 @@ package struct ScannedKeys: Sendable {
         sizes.append(size)
     }
 
+    /// Those behind a mark that may be of clients' keys with a prefix, in the order of their bytes.
+    /// - Parameter rest: as `StoredKey.rest(ofPrefix:)` has it.
+    package func inOrder(after mark: ListingMark, prefix rest: [UInt8]) -> ScannedKeys {
+        let order = arena.bytes.withUnsafeBytes { bytes in
+            func name(_ index: Int) -> UnsafeRawBufferPointer {
+                UnsafeRawBufferPointer(rebasing: bytes[arena.range(of: index)])
+            }
+            let wanted = mark.bytes.withUnsafeBytes { mark in
+                (0..<count).filter { mark.precedes(name($0)) && StoredKey.mayHavePrefix(rest, name($0)) }
+            }
+            return wanted.sorted { name($0).precedes(name($1)) }
+        }
+        return picking(order)
+    }
+
     /// These keys, in this order.
     package func picking(_ indices: some Collection<Int>) -> ScannedKeys {
         var picked = ScannedKeys()

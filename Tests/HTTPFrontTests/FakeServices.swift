@@ -87,6 +87,20 @@ final class FakeData: DataService {
         completion(.failure(.preconditionFailed(held: isGone ? .none : held?.version ?? .none)))
     }
 
+    func restore(
+        _ key: StoredKey, _ record: Envelope, completion: @escaping (Result<Bool, OperationFailure>) -> Void
+    ) {
+        perform { result in
+            completion(
+                result.map {
+                    let name = self.name(key, record)
+                    guard self.pairs[name]?.version ?? .none < record.version else { return false }
+                    self.pairs[name] = record
+                    return true
+                })
+        }
+    }
+
     func readHere(_ key: Key, completion: @escaping (Result<Envelope?, OperationFailure>) -> Void) {
         perform { completion($0.map { self.here[key] }) }
     }
@@ -145,6 +159,19 @@ actor FakeOperators: OperatorService {
     var batches: [[(key: Key, value: ByteBuffer)]] = []
     /// Fails once all batches were handed over.
     var breaksOff = false
+
+    /// What is listed, a part at a time.
+    var parts: [ListingMerge] = []
+    /// What was asked for, part by part.
+    var queries: [PairListing.Query] = []
+
+    func set(parts: [ListingMerge]) { self.parts = parts }
+
+    func part(_ query: PairListing.Query) async throws -> ListingMerge {
+        queries.append(query)
+        guard !parts.isEmpty else { throw PairListing.Failure.tooFewAnswer([:]) }
+        return parts.removeFirst()
+    }
 
     func set(error: OperatorError?) { self.error = error }
 

@@ -231,7 +231,7 @@ struct KeyTests {
         let unknownMethod = connection.ask("PATCH /keys/a HTTP/1.1\r\nHost: kv\r\n\r\n")
         #expect(try Self.problem(unknownMethod).status == 405)
         #expect(unknownMethod?.headers["allow"] == "GET, HEAD, POST, PUT, DELETE")
-        #expect(try Self.problem(connection.ask(getRequest("/keys"))).status == 404)
+        #expect(try Self.problem(connection.ask(getRequest("/keys:none"))).status == 404)
         connection.data.failure = .outcomeUnknown(.nodeUnreachable)
         let unknown = connection.ask(Self.put("/keys/a", "v"))
         #expect(try Self.problem(unknown).outcome == "unknown")

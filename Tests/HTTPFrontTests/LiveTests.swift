@@ -106,8 +106,10 @@ actor LiveClient {
         thread.shutdownGracefully { _ in }
     }
 
-    func send(_ text: String) {
-        var bytes = Array(text.utf8)[...]
+    func send(_ text: String) { send(Array(text.utf8)) }
+
+    func send(_ bytes: [UInt8]) {
+        var bytes = bytes[...]
         while !bytes.isEmpty {
             let count = bytes.withUnsafeBytes {
                 Glibc.send(descriptor, $0.baseAddress, $0.count, Int32(MSG_NOSIGNAL))
@@ -128,7 +130,9 @@ actor LiveClient {
         }
     }
 
-    func ask(_ request: String) -> ReadAnswer? {
+    func ask(_ request: String) -> ReadAnswer? { ask(Array(request.utf8)) }
+
+    func ask(_ request: [UInt8]) -> ReadAnswer? {
         send(request)
         return answer()
     }

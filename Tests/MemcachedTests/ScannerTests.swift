@@ -96,6 +96,33 @@ extension MemcachedTests {
             }
         }
 
+        @Test func listsThePairsBehindAMarkInTheirOrder() async throws {
+            try await RealMemcached.run { memcached in
+                let pairs = Pair.numbered(0..<5000)
+                try fill(memcached, pairs)
+                let names = pairs.map(\.stored).sorted()
+                let mark = try #require(ListingMark(Array(names[1999].utf8)))
+                let keys = try await scanner(memcached).scan { _ in true }.keys
+                #expect((0..<keys.count).map { String(decoding: keys[$0].bytes, as: UTF8.self) } != names)
+                let found = keys.inOrder(after: mark, prefix: [])
+                #expect(
+                    (0..<found.count).map { String(decoding: found[$0].bytes, as: UTF8.self) } == Array(names[2000...]))
+                let prefix = Array(names[3000].utf8.dropFirst(6).prefix(4))
+                let some = keys.inOrder(after: .start, prefix: prefix)
+                #expect(
+                    (0..<some.count).map { String(decoding: some[$0].bytes, as: UTF8.self) }
+                        == names.filter { $0.utf8.dropFirst(6).starts(with: prefix) })
+                // As many as are enough are those of the lowest slots, and it says how far they go.
+                let part = try await scanner(memcached).scan(keys: 400) { _ in true }
+                let last = try #require(part.coveredThrough)
+                let first = part.keys.inOrder(after: .start, prefix: [])
+                #expect(first.count <= 400 && first.count > 50)
+                #expect(
+                    (0..<first.count).map { String(decoding: first[$0].bytes, as: UTF8.self) }
+                        == names.filter { ListingMark(Array($0.utf8))! <= ListingMark(through: last) })
+            }
+        }
+
         @Test func takesTheSlotsThatAreWantedAndNoOthers() async throws {
             try await RealMemcached.run { memcached in
                 let pairs = Pair.numbered(0..<20_000)

@@ -2,15 +2,17 @@
 
 internal import NIOCore
 
-/// The answer of `GET /fetch_keys` while it is being written: a JSON object in pieces, each handed over only once the
-/// one before it has gone to the channel, so that one piece at most waits here. Belongs to its connection's event loop.
-final class PairStream {
+/// An answer while it is being written: JSON in pieces, each handed over only once the one before it has gone to the
+/// channel, so that one piece at most waits here. Belongs to its connection's event loop.
+final class JSONStream {
     /// The connection ended before the answer did.
     struct Abandoned: Error {}
 
+    private let opening: StaticString
+    private var ending = ""
     private var pending: (piece: ByteBuffer, taken: EventLoopPromise<Void>)?
     private var isChunked = true
-    private var hasPairs = false
+    private var hasPieces = false
     private var isAbandoned = false
     private var confirmation: EventLoopPromise<Void>?
 
@@ -21,17 +23,24 @@ final class PairStream {
 
     var hasPending: Bool { pending != nil }
 
+    /// - Parameter opening: what stands before the first piece.
+    init(opening: StaticString) { self.opening = opening }
+
     // MARK: The producer's side
 
-    /// Pairs as JSON text, separated by commas; the promise is kept once the next may come.
+    /// Members or elements as JSON text, separated by commas; the promise is kept once the next may come.
     func push(_ piece: ByteBuffer, taken: EventLoopPromise<Void>) {
         guard !isAbandoned, pending == nil else { return taken.fail(Abandoned()) }
         if piece.readableBytes == 0 { return taken.succeed() }
         pending = (piece, taken)
     }
 
-    func finish(_ error: (any Error)?) {
-        failure = error
+    /// - Parameter result: what stands behind the last piece, or why there is none.
+    func finish(_ result: Result<String, any Error>) {
+        switch result {
+        case .success(let ending): self.ending = ending
+        case .failure(let error): failure = error
+        }
         isFinished = true
     }
 
@@ -52,9 +61,10 @@ final class PairStream {
 
     /// What stands before a piece.
     func openFrame(_ piece: ByteBuffer, into out: inout ByteBuffer) {
-        if isChunked { AnswerEncoder.beginChunk(piece.readableBytes + 1, into: &out) }
-        out.writeStaticString(hasPairs ? "," : "{")
-        hasPairs = true
+        let before: StaticString = hasPieces ? "," : opening
+        if isChunked { AnswerEncoder.beginChunk(piece.readableBytes + before.utf8CodeUnitCount, into: &out) }
+        out.writeStaticString(before)
+        hasPieces = true
     }
 
     /// What stands behind a piece.
@@ -69,13 +79,13 @@ final class PairStream {
     }
 
     func writeEnd(into out: inout ByteBuffer) {
-        let end: StaticString = hasPairs ? "}" : "{}"
+        let end = (hasPieces ? "" : opening.description) + ending
         guard isChunked else {
-            out.writeStaticString(end)
+            out.writeString(end)
             return
         }
-        AnswerEncoder.beginChunk(end.utf8CodeUnitCount, into: &out)
-        out.writeStaticString(end)
+        AnswerEncoder.beginChunk(end.utf8.count, into: &out)
+        out.writeString(end)
         out.writeStaticString("\r\n0\r\n\r\n")
     }
 
