@@ -165,6 +165,13 @@ package struct Answer: Hashable, Sendable {
         return answer
     }
 
+    /// What may be asked for there.
+    package static func preflight(_ methods: Methods) -> Answer {
+        var answer = Answer(.noContent, .binary, ByteBuffer())
+        answer.allowed = methods
+        return answer
+    }
+
     /// The client holds this version already.
     package static func notModified(_ version: Version) -> Answer {
         Answer(.notModified, .binary, ByteBuffer(), version: version)

@@ -18,7 +18,8 @@ package enum AnswerEncoder {
 
     /// Writes the head; returns the body where it is to be written by itself.
     package static func encode(
-        _ answer: Answer, isHead: Bool, _ persistence: Persistence, into buffer: inout ByteBuffer
+        _ answer: Answer, isHead: Bool, _ persistence: Persistence, crossOrigin: CrossOriginGrant? = nil,
+        into buffer: inout ByteBuffer
     ) -> ByteBuffer? {
         buffer.writeStaticString(answer.status.statusLine)
         // (A 204 has none, and the length that a 304 names is that of what it leaves out.)
@@ -42,6 +43,7 @@ package enum AnswerEncoder {
             buffer.writeStaticString(allowed.allow)
             buffer.writeStaticString("\r\n")
         }
+        crossOrigin?.write(for: answer, into: &buffer)
         if answer.retryAfter { buffer.writeStaticString("Retry-After: 1\r\n") }
         endHead(persistence, &buffer)
         guard !isHead, answer.body.readableBytes > 0 else { return nil }
@@ -51,8 +53,12 @@ package enum AnswerEncoder {
     }
 
     /// Begins an answer of unknown length: in chunks, or, for HTTP/1.0, up to the connection's end.
-    package static func beginStream(isChunked: Bool, _ persistence: Persistence, into buffer: inout ByteBuffer) {
+    package static func beginStream(
+        isChunked: Bool, _ persistence: Persistence, crossOrigin: CrossOriginGrant? = nil,
+        into buffer: inout ByteBuffer
+    ) {
         buffer.writeStaticString(Answer.Status.ok.statusLine)
+        crossOrigin?.write(for: Answer(.ok, .json, ByteBuffer()), into: &buffer)
         writeContentType(.json, &buffer)
         if isChunked { buffer.writeStaticString("Transfer-Encoding: chunked\r\n") }
         endHead(persistence, &buffer)

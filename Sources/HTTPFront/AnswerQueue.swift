@@ -23,6 +23,8 @@ package struct AnswerQueue<Request> {
         package var closes = false
         /// Told of errors in JSON, not in a line of text.
         package var wantsProblems = false
+        /// What a page of another origin may see of it.
+        package var crossOrigin: CrossOriginGrant?
         /// As what it is counted.
         package var kind = FrontMetrics.Kind.unknown
         /// When all of it was here, or it was clear that it is refused.

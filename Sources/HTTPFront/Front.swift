@@ -2,7 +2,7 @@
 
 package import Cluster
 package import HashRing
-private import KeyValue
+package import KeyValue
 package import NIOCore
 
 /// What all connections of one worker share: the store, the clock, the bounds, and who has something to send at the end
@@ -35,6 +35,8 @@ package final class Front {
     package let tasks: any OperatorTasks
     package let failpoints: Failpoints
     package let patience: Patience
+    /// Whose pages may use `/keys` from a browser; nil: nobody's.
+    package var origins: OriginList?
     let metrics: FrontMetrics
     /// One line that says why this worker can't serve yet, beyond what `data` knows; nil where nothing is wrong.
     package var obstacle: () -> String? = { nil }

@@ -50,6 +50,10 @@ package struct HeadReading {
     package let expectsContinue: Bool
     /// Whether nothing can follow on the connection.
     package let closes: Bool
+    /// The page that a browser asks for.
+    package let origin: String?
+    /// Whether a browser asks what that page may do, before it does it.
+    package let isPreflight: Bool
 
     package var hasBody: Bool { contentLength != 0 }
 
@@ -59,6 +63,8 @@ package struct HeadReading {
         self.closes = !head.isKeepAlive || fields.asksForUpgrade || head.method == .CONNECT
         self.contentLength = fields.isChunked ? nil : fields.contentLength
         self.expectsContinue = fields.expectsContinue && head.version.minor >= 1
+        self.origin = fields.origin
+        self.isPreflight = head.method == .OPTIONS && fields.asksForMethod
         var route: Route?
         self.verdict = HeadReading.verdict(head, fields, &route)
         self.route = route
@@ -117,6 +123,8 @@ package struct HeadReading {
         var expectsContinue = false
         var hasUnknownExpectation = false
         var asksForUpgrade = false
+        var origin: String?
+        var asksForMethod = false
         /// The values of all fields of these names.
         var ifMatch: [String] = []
         var ifNoneMatch: [String] = []
@@ -140,6 +148,7 @@ package struct HeadReading {
                     let isContinue = value.isSameField(as: "100-continue")
                     expectsContinue = expectsContinue || isContinue
                     hasUnknownExpectation = hasUnknownExpectation || !isContinue
+                case 6 where name.isSameField(as: "origin"): origin = String(value.trimmingBlanks)
                 case 7 where name.isSameField(as: "upgrade"): asksForUpgrade = true
                 case 8 where name.isSameField(as: "if-match"): ifMatch.append(value)
                 case 8 where name.isSameField(as: "if-range"):
@@ -156,6 +165,7 @@ package struct HeadReading {
                 case 17 where name.isSameField(as: "transfer-encoding"):
                     hasUnknownCoding = hasUnknownCoding || isChunked || !value.isSameField(as: "chunked")
                     isChunked = true
+                case 29 where name.isSameField(as: "access-control-request-method"): asksForMethod = true
                 default: break
                 }
             }

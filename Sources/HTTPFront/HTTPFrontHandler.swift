@@ -260,7 +260,9 @@ package final class HTTPFrontHandler: ChannelInboundHandler {
                 let persistence: AnswerEncoder.Persistence =
                     isLast ? .close : trait.isHTTP10 ? .keepAliveExplicitly : .keepAlive
                 let shown = trait.wantsProblems ? answer.asProblem : answer
-                if let body = AnswerEncoder.encode(shown, isHead: trait.isHead, persistence, into: &out) {
+                if let body = AnswerEncoder.encode(
+                    shown, isHead: trait.isHead, persistence, crossOrigin: trait.crossOrigin, into: &out)
+                {
                     writeOut()
                     write(body)
                 } else if out.readableBytes > Front.writtenBytes {
@@ -295,7 +297,8 @@ package final class HTTPFrontHandler: ChannelInboundHandler {
         if !stream.hasBegun {
             let isLast = trait.closes || trait.isHTTP10 || isInputOver || front.isLeaving
             stream.begin(isChunked: !trait.isHTTP10, isLast: isLast)
-            AnswerEncoder.beginStream(isChunked: !trait.isHTTP10, isLast ? .close : .keepAlive, into: &out)
+            AnswerEncoder.beginStream(
+                isChunked: !trait.isHTTP10, isLast ? .close : .keepAlive, crossOrigin: trait.crossOrigin, into: &out)
         }
         if let piece = stream.takePending() {
             if !trait.isHead {

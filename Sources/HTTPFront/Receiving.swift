@@ -46,13 +46,20 @@ extension HTTPFrontHandler {
 
     func received(_ head: HTTPRequestHead) {
         let reading = HeadReading(head)
-        let trait = Trait(
+        var trait = Trait(
             isHead: head.method == .HEAD, isHTTP10: head.version.minor == 0, closes: reading.closes,
             wantsProblems: RouteTable.isForPrograms(head.uri),
             kind: FrontMetrics.Kind(route: reading.route, method: Methods(head.method)))
+        if trait.wantsProblems, let origins = front.origins, let origin = reading.origin {
+            trait.crossOrigin = CrossOriginGrant(origins, for: origin)
+        }
         receivedBytes = 0
         bodyLength = reading.contentLength
         receivingSince = front.roughNow
+        if reading.isPreflight, trait.crossOrigin != nil, let route = reading.route {
+            // (The browser asks by itself, and sends what it asks for only then.)
+            return refuse(.preflight(route.methods), reading, trait)
+        }
         switch reading.verdict {
         case .refuse(let answer): refuse(answer, reading, trait)
         case .take(let request):

@@ -76,6 +76,12 @@ struct ServerCommand: ParsableCommand {
 
     @Option(
         help: ArgumentHelp(
+            "Whose pages may use /keys from a browser: origins between commas, or * (nobody's).",
+            valueName: "https://host,…"))
+    var corsOrigins: String?
+
+    @Option(
+        help: ArgumentHelp(
             "etcd's members, between commas, if etcd is to keep the ring for all nodes (the nodes do it themselves).",
             valueName: "http://host:port,…"))
     var etcd: String?
@@ -159,6 +165,7 @@ struct ServerCommand: ParsableCommand {
         values[.writeQuorum] = writeQuorum
         values[.repairSeconds] = repairSeconds
         values[.drainSeconds] = drainSeconds
+        values[.corsOrigins] = corsOrigins
         values[.etcd] = etcd
         values[.etcdPrefix] = etcdPrefix
         values[.logLevel] = logLevel

@@ -207,6 +207,7 @@ struct WorkerParts: Sendable {
                 startedMilliseconds: MonotonicClock.milliseconds()),
             tasks: background, failpoints: failpoints)
         front.obstacle = { settings.settings?.evicts == true ? "\(MemcachedError.evicts)" : nil }
+        front.origins = configuration.corsOrigins.flatMap { OriginList($0) }
         front.recovery = { recovery.note }
         self.front = NIOLoopBound(front, eventLoop: loop)
         let made = GaugeSampler(

@@ -6,6 +6,7 @@ private import FoundationEssentials
 package enum Setting: String, Sendable, CaseIterable {
     case node, listen, workers, memcached, stateDirectory, snapshotSeconds, appendLog, repairSeconds
     case consistency, readQuorum, writeQuorum, requestDeadlineMilliseconds, drainSeconds
+    case corsOrigins
     case etcd, etcdPrefix
     case logLevel, logFormat, allowFailpoints, failpointsFile, clockOffsetMilliseconds
 

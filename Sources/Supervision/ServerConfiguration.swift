@@ -33,6 +33,8 @@ package struct ServerConfiguration: Sendable, Hashable, Codable {
     package let repairSeconds: Int
     /// How long a leaving worker waits for its connections.
     package let drainSeconds: Int
+    /// Origins whose pages may use `/keys` from a browser, between commas, or `*` for all; nil: none.
+    package let corsOrigins: String?
     /// etcd's members, between commas, which keep the ring for all nodes; nil: the nodes agree among themselves.
     package let etcd: String?
     /// What this cluster's keys in etcd begin with.
@@ -82,6 +84,9 @@ package struct ServerConfiguration: Sendable, Hashable, Codable {
         self.writeQuorum = try found.number(.writeQuorum, in: 1...Limits.replicas)
         self.repairSeconds = try found.number(.repairSeconds, in: 0...86_400) ?? 60
         self.drainSeconds = try found.number(.drainSeconds, in: 0...3600) ?? 10
+        self.corsOrigins = try found.parsed(
+            .corsOrigins, as: "* or a list of origins between commas, as https://example.com",
+            { OriginList($0) == nil ? nil : $0 })
         self.etcd = try found.parsed(
             .etcd, as: "a list of etcd's members between commas, each once, as http://10.0.0.2:2379",
             { EtcdEndpoint.list($0) == nil ? nil : $0 })

@@ -222,6 +222,43 @@ struct KeyTests {
         }
     }
 
+    @Test("a page of another origin may use it where the node lets it, and nothing is said of origins otherwise")
+    func crossOrigin() throws {
+        func preflight(_ target: String, _ origin: String, method: String = "PUT") -> String {
+            "OPTIONS \(target) HTTP/1.1\r\nHost: kv\r\nOrigin: \(origin)\r\nAccess-Control-Request-Method: \(method)\r\n\r\n"
+        }
+        let page = "https://example.com"
+        let connection = try TestConnection()
+        let withOrigin = getRequest("/keys/a", "Origin: \(page)\r\n")
+        #expect(connection.ask(preflight("/keys/a", page))?.status == 405)
+        #expect(connection.ask(withOrigin)?.headers.keys.contains { $0.hasPrefix("access-control") } == false)
+
+        connection.front.origins = OriginList("https://example.com,http://localhost:8080")
+        let allowed = connection.ask(preflight("/keys/a", page))
+        #expect(allowed?.status == 204)
+        #expect(allowed?.headers["access-control-allow-origin"] == page)
+        #expect(allowed?.headers["access-control-allow-methods"] == "GET, HEAD, POST, PUT, DELETE")
+        #expect(allowed?.headers["access-control-allow-headers"]?.contains("If-Match") == true)
+        #expect(allowed?.headers["vary"] == "Origin")
+        #expect(connection.ask(preflight("/keys:batch", page))?.headers["access-control-allow-methods"] == "POST")
+        #expect(connection.ask(preflight("/keys/a", "https://example.org"))?.status == 405)
+        #expect(connection.ask(preflight("/route", page))?.status == 405)
+        let missing = connection.ask(withOrigin)
+        #expect((missing?.status, missing?.headers["access-control-allow-origin"]) == (404, page))
+        #expect(missing?.headers["access-control-expose-headers"]?.contains("X-KV-Outcome") == true)
+        #expect(connection.ask(getRequest("/keys/a"))?.headers["access-control-allow-origin"] == nil)
+        #expect(connection.ask(getRequest("/route?key=a", "Origin: \(page)\r\n"))?.headers["vary"] == nil)
+
+        connection.front.origins = OriginList("*")
+        #expect(
+            connection.ask(getRequest("/keys/a", "Origin: null\r\n"))?.headers["access-control-allow-origin"] == "*")
+        for text in [
+            "", "example.com", "https://", "https://a/", "https://a,", "https://a b", "https://A", "*,https://a",
+        ] {
+            #expect(OriginList(text) == nil, "\(text)")
+        }
+    }
+
     @Test("errors are problem details, also those of the request itself and of the store")
     func problems() throws {
         let connection = try TestConnection()
