@@ -34,7 +34,18 @@ struct History {
         let version: Version
     }
 
+    /// What a listing said of a key: its version, or that there is none.
+    struct Listed {
+        let key: Int
+        let version: Version?
+        let call: Int
+        let end: Int
+    }
+
     private(set) var operations: [Operation] = []
+    private(set) var listings: [Listed] = []
+    /// Values whose writes were deletions.
+    private var deletions: Set<Int> = []
     private var writes = 0
 
     /// Times at which the only copy of a key's newest value died with its memory: after each, older values may come
@@ -66,6 +77,39 @@ struct History {
         operations[id].outcome = outcome
         if let value { operations[id].value = value }
         operations[id].version = version
+    }
+
+    mutating func deletes(_ value: Int) { deletions.insert(value) }
+
+    mutating func listed(_ key: Int, _ version: Version?, from call: Int, to end: Int) {
+        listings.append(Listed(key: key, version: version, call: call, end: end))
+    }
+
+    /// What is wrong with what listings said of a key; nil where nothing is. What was acknowledged before a listing
+    /// began is in it, or something newer is, or was deleted by a write that began before the listing's end.
+    func wrongListing(of key: Int) -> String? {
+        let writes = operations.filter { $0.key == key && $0.isWrite && $0.outcome != .notApplied }
+        for listing in listings where listing.key == key {
+            // (A loss that is excused: what was acknowledged before it may be gone.)
+            if (losses[key] ?? []).contains(where: { $0 <= listing.end }) { continue }
+            let settled = writes.filter { $0.outcome == .ok && ($0.end ?? .max) <= listing.call && $0.version != nil }
+            guard let newest = settled.max(by: { ($0.version ?? .none) < ($1.version ?? .none) }),
+                let least = newest.version
+            else { continue }
+            if let version = listing.version {
+                if version < least { return "a listing \(listing) shows what \(newest) had overwritten" }
+                if version == least, deletions.contains(newest.value) {
+                    return "a listing \(listing) shows what \(newest) had deleted"
+                }
+            } else if !deletions.contains(newest.value) {
+                let mayBeDeleted = writes.contains { write in
+                    deletions.contains(write.value) && write.call < listing.end
+                        && (write.version.map { $0 > least } ?? true)
+                }
+                if !mayBeDeleted { return "a listing \(listing) lacks what \(newest) had stored" }
+            }
+        }
+        return nil
     }
 
     /// The newest of what clients have seen of the key.

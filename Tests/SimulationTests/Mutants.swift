@@ -46,13 +46,27 @@ enum Mutant: String, CaseIterable, Sendable {
     /// Both first owners of a moving slot decide while both sides answer reads.
     case decidesWhileCrossing
 
+    /// A host lists what it finds, whatever its stamp says.
+    case listsUnderAnyStamp
+    /// A host lists though its memory was lost.
+    case listsWhileRecovering
+    /// A listing takes whatever answers there are for all.
+    case listsWithoutQuorum
+
+    /// Whether a client lists all pairs.
+    var isAboutListings: Bool {
+        self == .listsUnderAnyStamp || self == .listsWhileRecovering || self == .listsWithoutQuorum
+    }
+
     /// Whether clients write under conditions.
     var isAboutConditions: Bool { self == .noConditionAtDecider || self == .decidesWhileCrossing }
 
     /// How many replicas the mistake needs to matter.
     var replicas: Int {
         switch self {
-        case .votesWhileRecovering, .changesWhileRecovering, .noQuorumWriteBack, .trustsNewMachines: 3
+        case .votesWhileRecovering, .changesWhileRecovering, .noQuorumWriteBack, .trustsNewMachines,
+            .listsWhileRecovering:
+            3
         default: 1
         }
     }
@@ -64,6 +78,7 @@ enum Mutant: String, CaseIterable, Sendable {
         case .notesCopiedLate: 5001
         case .changesWhileRecovering: 601
         case .decidesWhileCrossing: 701
+        case .listsWhileRecovering: 401
         default: 1
         }
     }

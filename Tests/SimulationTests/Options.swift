@@ -33,6 +33,11 @@ struct Options {
     /// Whether clients also write under conditions.
     let hasConditions: Bool
 
+    /// Whether a client lists all pairs, again and again.
+    let hasListings: Bool
+    /// Of writes that delete.
+    let deletePercent: Double
+
     private static let positions = [1000, 3000, 5000, 8000, 6500]
 
     init(seed: UInt64, mutant: Mutant? = nil) {
@@ -69,6 +74,9 @@ struct Options {
         changes = random.pick(1...4)
         aborts = random.pick([0, 0, 1, 2])
         losesHost = replicas > 1 && draws.chance(30)
+        hasListings = mutant?.isAboutListings ?? draws.chance(30)
+        // (What is listed has to be there.)
+        deletePercent = hasListings ? 3 : 10
         hasConditions = mutant?.isAboutConditions ?? draws.chance(40)
         // (A host whose clock is an hour ahead creates nothing under a condition: it refuses writes.)
         if hasConditions { drawnSkews = drawnSkews.map { $0 > 1_000_000_000 ? $0 - 3_600_000_000 : $0 } }

@@ -48,5 +48,8 @@ enum RareEvent: String, CaseIterable, Sendable {
     case conditionNotMet = "a conditional write is refused"
     case conditionContended = "another write comes between a condition and its decision"
     case noDecider = "nobody decides while the first owner changes"
+    case listed = "all pairs are listed"
+    case overtakenListing = "the ring moves on while a host lists"
+    case refusedToList = "a recovering host does not list"
     case unknownWriteSeen = "a write of unknown outcome is read"
 }

@@ -27,6 +27,7 @@ struct Scenario {
         for host in world.hosts { host.begin(with: options.document) }
         world.recorded(options.document)
         let end = options.seconds * World.second
+        if options.hasListings { world.after(world.random.pick(0...500_000)) { runLister(until: end) } }
         for _ in 0..<options.clients { world.after(world.random.pick(0...200_000)) { runClient(until: end) } }
         planChanges(until: end)
         planFaults(until: end)
@@ -52,6 +53,21 @@ struct Scenario {
         guard let worker = world.random.pick(world.hosts).anyWorker() else { return again() }
         let key = world.random.pick(0...options.keys.count - 1)
         if world.random.chance(40) { write(key, at: worker, then: again) } else { read(key, at: worker, then: again) }
+    }
+
+    private func runLister(until end: Int) {
+        guard world.now < end else { return }
+        let again = { world.after(world.random.pick(0...200) * World.millisecond) { runLister(until: end) } }
+        guard let worker = world.random.pick(world.hosts).anyWorker() else { return again() }
+        var isOver = false
+        func finish() {
+            guard !isOver else { return }
+            isOver = true
+            again()
+        }
+        // (Whose worker dies hears nothing.)
+        world.after(6 * World.second, finish)
+        worker.after(world.random.pick(10...100)) { ListingRun(worker, completion: finish).begin() }
     }
 
     /// A client whose worker dies hears so and goes on: of a write it knows nothing.
@@ -83,8 +99,9 @@ struct Scenario {
         let (id, value) = world.history.beganWrite(key, over: expected, at: world.now, "\(worker.node)")
         guard let name = Key("k") else { return }
         let envelope = Envelope(
-            key: name, storedKey: options.keys[key], value: ByteBuffer(), isTombstone: world.random.chance(10),
-            contentType: String(value))
+            key: name, storedKey: options.keys[key], value: ByteBuffer(),
+            isTombstone: world.random.chance(options.deletePercent), contentType: String(value))
+        if envelope.isTombstone { world.history.deletes(value) }
         let finish = whenOver(id, worker, then: then)
         worker.after(world.random.pick(10...100)) {
             ClientRun(
@@ -290,7 +307,7 @@ struct Scenario {
             else { continue }
             return "key \(key) (slot \(options.keys[key].slot)): \(wrong)"
         }
-        return nil
+        return world.history.wrongListing(of: key).map { "key \(key) (slot \(options.keys[key].slot)): \($0)" }
     }
 
     /// What was asked and heard of a key, for a failure's report.
