@@ -11,15 +11,19 @@ package struct ListingMerge: Sendable {
     package let through: ListingMark
 
     /// Nil where some slot's group has no quorum among those who have answered.
-    /// - Parameter now: the wall clock, in milliseconds since 1970.
-    package init?(_ listings: [NodeID: HostListing], under table: RoutingTable, atMilliseconds now: UInt64) {
+    /// - Parameters:
+    ///   - limit: pairs, at most.
+    ///   - now: the wall clock, in milliseconds since 1970.
+    package init?(
+        _ listings: [NodeID: HostListing], under table: RoutingTable, limit: Int, atMilliseconds now: UInt64
+    ) {
         let hasQuorum = table.placements.allSatisfy { placement in
             placement.reads.allSatisfy { group in
                 group.members.count { listings[$0] != nil } >= group.quorum
             }
         }
         guard hasQuorum else { return nil }
-        let through = listings.values.map(\.through).min() ?? .end
+        var through = listings.values.map(\.through).min() ?? .end
         var places = listings.values.map { (pairs: $0.pairs, index: 0) }
         var merged: [ListedPair] = []
         while true {
@@ -41,7 +45,13 @@ package struct ListingMerge: Sendable {
                     places[index].index += 1
                 }
             }
-            if !newest.record.isGone(atMilliseconds: now) { merged.append(newest) }
+            if newest.record.isGone(atMilliseconds: now) { continue }
+            merged.append(newest)
+            // (Each host gave as many.)
+            if merged.count == limit {
+                through = ListingMark(through: newest.key)
+                break
+            }
         }
         self.pairs = merged
         self.through = through

@@ -111,7 +111,9 @@ package struct PairListing: Sendable {
                     case .success(.recovering): reasons[other] = "it is recovering"
                     case .failure(let error): reasons[other] = "\(error)"
                     }
-                    if let merge = ListingMerge(listings, under: table, atMilliseconds: clock.wallMilliseconds) {
+                    if let merge = ListingMerge(
+                        listings, under: table, limit: query.limit, atMilliseconds: clock.wallMilliseconds)
+                    {
                         group.cancelAll()
                         return .merged(merge)
                     }

@@ -105,7 +105,7 @@ package enum Limits {
     package static let listPagePairs = 100_000
     package static let defaultListPagePairs = 1000
     /// Records that a host lists at once, and their bytes where they are wanted whole. (The last batch may go over.)
-    package static let listedPairs = 10_000
+    package static let listedPairs = 50_000
     package static let listedBytes = 8 << 20
     /// How long a host may look for what it lists, in seconds.
     package static let listingSeconds: Int64 = 60

@@ -37,10 +37,11 @@ struct ListingMergeTests {
             nodes[1]: HostListing(
                 pairs: [pair(0, 2), pair(1, 6, isTombstone: true), pair(2, 3), pair(4, 9, expiry: 70)], through: .end),
         ]
-        let merge = try #require(ListingMerge(listings, under: table, atMilliseconds: 70))
+        let merge = try #require(ListingMerge(listings, under: table, limit: 100, atMilliseconds: 70))
         #expect(merge.pairs == [pair(0, 2), pair(2, 3), pair(3, 4)])
         #expect(merge.through == .end)
-        #expect(ListingMerge(listings, under: table, atMilliseconds: 69)?.pairs.last == pair(4, 9, expiry: 70))
+        #expect(
+            ListingMerge(listings, under: table, limit: 100, atMilliseconds: 69)?.pairs.last == pair(4, 9, expiry: 70))
     }
 
     @Test("what one host has behind the least mark waits for the next part")
@@ -51,9 +52,22 @@ struct ListingMergeTests {
             nodes[1]: HostListing(pairs: [pair(0, 2), pair(1, 1)], through: through(2)),
             nodes[2]: HostListing(pairs: [pair(3, 1)], through: .end),
         ]
-        let merge = try #require(ListingMerge(listings, under: table, atMilliseconds: 0))
+        let merge = try #require(ListingMerge(listings, under: table, limit: 100, atMilliseconds: 0))
         #expect(merge.pairs == [pair(0, 2), pair(1, 1), pair(2, 1)])
         #expect(merge.through == through(2))
+    }
+
+    @Test("no more is taken than is wanted, though each host gave as much")
+    func limit() throws {
+        let table = try table(2, replicas: 1)
+        let listings = [
+            nodes[0]: HostListing(pairs: [pair(0, 1), pair(3, 1, isTombstone: true)], through: through(3)),
+            nodes[1]: HostListing(pairs: [pair(1, 1), pair(2, 1), pair(4, 1)], through: through(4)),
+        ]
+        for (limit, taken, mark) in [(1, [0], 0), (2, [0, 1], 1), (3, [0, 1, 2], 2), (4, [0, 1, 2], 3)] {
+            let merge = try #require(ListingMerge(listings, under: table, limit: limit, atMilliseconds: 0))
+            #expect(merge.pairs == taken.map { pair($0, 1) } && merge.through == through(mark))
+        }
     }
 
     @Test("every slot's group needs its quorum")
@@ -61,7 +75,7 @@ struct ListingMergeTests {
         func isEnough(_ table: RoutingTable, _ heard: Int...) -> Bool {
             let listings = heard.map { (nodes[$0], HostListing(pairs: [], through: .end)) }
             return ListingMerge(
-                Dictionary(uniqueKeysWithValues: listings), under: table, atMilliseconds: 0) != nil
+                Dictionary(uniqueKeysWithValues: listings), under: table, limit: 100, atMilliseconds: 0) != nil
         }
         let alone = try table(3, replicas: 1)
         #expect(isEnough(alone, 0, 1, 2) && !isEnough(alone, 0, 1) && !isEnough(alone))
@@ -86,7 +100,7 @@ struct ListingMergeTests {
             let listings = [
                 nodes[0]: HostListing(pairs: [], through: .end), nodes[1]: HostListing(pairs: [], through: .end),
             ]
-            #expect((ListingMerge(listings, under: table, atMilliseconds: 0) == nil) == isAsked, "\(step)")
+            #expect((ListingMerge(listings, under: table, limit: 100, atMilliseconds: 0) == nil) == isAsked, "\(step)")
         }
     }
 }

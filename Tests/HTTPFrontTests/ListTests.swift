@@ -44,7 +44,7 @@ struct ListTests {
         let mark = isLast ? .end : listed.last.map { ListingMark(through: $0.key) } ?? ListingMark(through: Slot(4)!)
         return ListingMerge(
             [node: HostListing(pairs: listed, through: mark)],
-            under: RoutingTable(RingDocument(epoch: Epoch(1), ring: ring)), atMilliseconds: 0)!
+            under: RoutingTable(RingDocument(epoch: Epoch(1), ring: ring)), limit: 100, atMilliseconds: 0)!
     }
 
     private static func page(_ answer: ReadAnswer?) throws -> Page {

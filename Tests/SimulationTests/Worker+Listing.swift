@@ -84,7 +84,7 @@ final class ListingRun {
             missing.remove(node)
             if case .listed(let listing) = answer { listings[node] = listing }
             if case .staleRing = answer { isStale = true }
-            if let merge = ListingMerge(listings, under: table, atMilliseconds: 0) {
+            if let merge = ListingMerge(listings, under: table, limit: 100, atMilliseconds: 0) {
                 isOver = true
                 return listed(merge)
             }

@@ -14,7 +14,7 @@ KEYS = [b"plain", b"a/b/c", b"a b+c%d", b"\x00\xff\r\n", "\u00e9\u2603".encode()
 
 
 def run(context):
-    with context.cluster() as cluster:
+    with context.cluster(settings={"corsOrigins": "https://example.com"}) as cluster:
         places = [node.address for node in cluster.nodes] + [cluster.proxy.address]
         versions = {}
         for number, key in enumerate(KEYS):
@@ -25,6 +25,7 @@ def run(context):
         parts(cluster)
         conditions(places)
         problems(cluster)
+        pages_of_other_origins(places)
         batches(places)
         large_batches(places)
         counters(places)
@@ -99,6 +100,23 @@ def conditions(places):
     expect_equal((status, head["ETag"] != first), (200, True), "reading another version")
     expect_equal(ask(places[0], "GET", b"condition", headers={"If-None-Match": head["ETag"]})[0], 304, "reading what is known")
     expect_equal(ask(places[1], "PUT", b"condition", b"4", query="?ttl=3600&consistency=strict&w=1")[0], 204, "what the query says")
+
+
+def pages_of_other_origins(places):
+    """As a browser asks for them: first whether it may, then the request itself."""
+    for place in places:
+        connection = http.client.HTTPConnection(place, timeout=5)
+        for origin, granted in (("https://example.com", "https://example.com"), ("https://example.org", None)):
+            connection.request("OPTIONS", "/keys/plain", headers={"Origin": origin, "Access-Control-Request-Method": "PUT"})
+            answer = connection.getresponse()
+            answer.read()
+            expect_equal((answer.status, answer.headers["Access-Control-Allow-Origin"]), (204 if granted else 405, granted), "a preflight")
+            for target in ("/keys/plain", "/keys?limit=1"):
+                connection.request("GET", target, headers={"Origin": origin})
+                answer = connection.getresponse()
+                answer.read()
+                expect_equal((answer.status, answer.headers["Access-Control-Allow-Origin"]), (200, granted), f"{target} for a page")
+        connection.close()
 
 
 def batches(places):

@@ -62,6 +62,7 @@ def listing(addresses, **query):
     while True:
         one = page(addresses[number % len(addresses)], **query)
         number += 1
+        expect(len(one["keys"]) <= query["limit"], f"{len(one['keys'])} pairs on a page of {query['limit']}")
         for entry in one["keys"]:
             key = entry["key"].encode() if "key" in entry else base64.b64decode(entry["keyBase64"])
             expect(key not in found, f"{key[:20]!r} is listed twice")
@@ -73,7 +74,7 @@ def listing(addresses, **query):
 
 def everything_once(cluster, stored):
     places = [node.address for node in cluster.nodes] + [cluster.proxy.address]
-    for limit in (257, 1000, 100_000):
+    for limit in (257, 1000, 2600, 100_000):
         found = listing(places, limit=limit)
         found.pop(b"short", None)
         expect_equal(sorted(set(stored) ^ set(found))[:5], [], f"what is stored and not listed, or not stored, by pages of {limit}")
