@@ -6,7 +6,7 @@ private import FoundationEssentials
 package enum Setting: String, Sendable, CaseIterable {
     case node, listen, workers, memcached, stateDirectory, snapshotSeconds, appendLog, repairSeconds
     case consistency, readQuorum, writeQuorum, requestDeadlineMilliseconds, drainSeconds
-    case etcd, etcdPrefix
+    case etcd, etcdPrefix, memcachedPort
     case logLevel, logFormat, allowFailpoints, failpointsFile, clockOffsetMilliseconds
 
     /// `KVSERVER_STATE_DIRECTORY` for `stateDirectory`.
