@@ -2,8 +2,8 @@
 
 package import KeyValue
 
-/// The store as its fronts see it: pairs by key, wherever they are; on the event loop, without `await`. Completions come
-/// on the same loop, exactly once, within the request's deadline, and may come before the call returns.
+/// The store as its fronts see it: pairs by key, wherever they are; on the event loop, without `await`. Completions
+/// come on the same loop, exactly once, within the request's deadline, and may come before the call returns.
 package protocol PairStore: AnyObject {
     /// The wall clock, in milliseconds since 1970.
     var wallMilliseconds: UInt64 { get }

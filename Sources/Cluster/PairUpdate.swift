@@ -3,9 +3,9 @@
 package import KeyValue
 package import NIOCore
 
-/// A change of a pair that rests on what it is: reads the pair and replaces it on condition that it is still the one that
-/// was read, so that of all such changes each counts once, whichever nodes they come through. Begins again where another
-/// one was quicker, for a bounded time.
+/// A change of a pair that rests on what it is: reads the pair and replaces it on condition that it is still the one
+/// that was read, so that of all such changes each counts once, whichever nodes they come through. Begins again where
+/// another one was quicker, for a bounded time.
 package final class PairUpdate<Refusal> {
     package enum Decision {
         /// Store this, without a version, in the place of what was read.

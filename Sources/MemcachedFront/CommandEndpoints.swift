@@ -159,8 +159,8 @@ extension CommandHandler {
 
     // MARK: Deleting
 
-    /// Stores that the pair is gone, whether there was one or not: an older copy may be anywhere. What is answered is what
-    /// was there just before, so that two who delete at once may both hear that they did.
+    /// Stores that the pair is gone, whether there was one or not: an older copy may be anywhere. What is answered is
+    /// what was there just before, so that two who delete at once may both hear that they did.
     func delete(_ key: Key, cas: UInt64?, _ command: Command, _ id: CommandID) {
         if let cas {
             return update(key) { pair in
@@ -310,7 +310,8 @@ extension CommandHandler {
         switch expiry(front.store.wallMilliseconds) {
         case .never: expiryMilliseconds = nil
         case .at(let time): expiryMilliseconds = time
-        // What is gone at once is deleted: that is kept for longer than what has expired, and older copies don't return.
+        // What is gone at once is deleted: that is remembered for longer than what has expired, and older copies don't
+        // return.
         case .gone: return tombstone(of: key, isConditional: isConditional)
         }
         return .replace(

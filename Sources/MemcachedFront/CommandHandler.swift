@@ -156,7 +156,7 @@ package final class CommandHandler: ChannelDuplexHandler {
                 if case .quit = command.action { isInputOver = true }
             case .refused(let refusal):
                 if refusal.closes { isInputOver = true }
-                queue.append(CommandAnswer(refusal), CommandQueue.Trait(refusal.verb, since: now))
+                refuse(refusal, since: now)
             case .hangUp:
                 isInputOver = true
             }
@@ -171,6 +171,13 @@ package final class CommandHandler: ChannelDuplexHandler {
         } else if partial == nil {
             partial = (front.roughNow, heldInput)
         }
+    }
+
+    /// Answers a command that is not done.
+    private func refuse(_ refusal: CommandRefusal, since: NIODeadline) {
+        let answer = CommandAnswer(refusal)
+        hold(answer.reply?.bytes ?? 0)
+        queue.append(answer, CommandQueue.Trait(refusal.verb, since: since))
     }
 
     // MARK: Doing
@@ -251,6 +258,8 @@ package final class CommandHandler: ChannelDuplexHandler {
                 guard let run = gets[id], pump(run, trait) else { return }
                 gets[id] = nil
                 queue.removeFront()
+                // (A write may have waited for it.)
+                hasNews = true
             case .answer(let answer, let trait):
                 queue.removeFront()
                 front.metrics.answered(trait.verb, answer.outcome, since: trait.since)
@@ -366,7 +375,7 @@ package final class CommandHandler: ChannelDuplexHandler {
         guard now - partial.since > front.patience.command + allowance else { return }
         isInputOver = true
         let late = CommandRefusal(.none, "CLIENT_ERROR the command took too long to arrive", closes: true)
-        queue.append(CommandAnswer(late), CommandQueue.Trait(.none, since: now))
+        refuse(late, since: now)
         advance()
     }
 

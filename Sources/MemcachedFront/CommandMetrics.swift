@@ -3,8 +3,8 @@
 package import CoreMetrics
 internal import NIOCore
 
-/// What is counted of memcached's protocol, by way of swift-metrics: each command once, when its answer goes out, or when
-/// it is done where it wants none. Belongs to the front's event loop.
+/// What is counted of memcached's protocol, by way of swift-metrics: each command once, when its answer goes out, or
+/// when it is done where it wants none. Belongs to the front's event loop.
 package final class CommandMetrics {
     private let factory: any MetricsFactory
     private var timers: [Timer?]

@@ -3,8 +3,8 @@
 private import KeyValue
 package import NIOCore
 
-/// Cuts a connection's bytes into commands, however they arrive. A value without IO; it takes from the buffer what it has
-/// understood and leaves the rest.
+/// Cuts a connection's bytes into commands, however they arrive. A value without IO; it takes from the buffer what it
+/// has understood and leaves the rest.
 ///
 /// After bytes in which the next command's beginning can't be told any more it says that the connection ends: whoever
 /// read on there might take a value's bytes for a command.

@@ -4,8 +4,8 @@ private import DequeModule
 internal import KeyValue
 package import NIOCore
 
-/// The commands of one connection that were read and not answered yet, in their order. A value without IO: it says which
-/// may begin, and which answer goes out next.
+/// The commands of one connection that were read and not answered yet, in their order. A value without IO: it says
+/// which may begin, and which answer goes out next.
 ///
 /// Reads run beside each other, and so do writes of different keys; a read waits for the writes before it, a write for
 /// the reads and for the writes of its key, and nothing overtakes what waits. So a connection sees its own writes, and

@@ -4,8 +4,8 @@ private import DequeModule
 internal import KeyValue
 internal import NIOCore
 
-/// One get of one key or many: asks for a window of them at once, which the coordinator batches, and gives their answers
-/// out in the order of the keys.
+/// One get of one key or many: asks for a window of them at once, which the coordinator batches, and gives their
+/// answers out in the order of the keys.
 final class GetRun {
     typealias Found = Result<(pair: Envelope, version: Version)?, OperationFailure>
 

@@ -96,7 +96,8 @@ struct EnvelopeTests {
         }
     }
 
-    /// A pair without client flags is what it was before there were any, byte for byte: what older nodes and snapshots hold.
+    /// A pair without client flags is what it was before there were any, byte for byte: what older nodes and snapshots
+    /// hold.
     @Test func noClientFlagsTakeNoBytes() throws {
         let key = try #require(Key("k"))
         let value = ByteBuffer(string: "v")

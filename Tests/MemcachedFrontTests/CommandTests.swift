@@ -218,14 +218,19 @@ struct CommandTests {
     }
 
     @Test func aMultiplicationThatKeepsVersionsApart() {
-        // The worst multiples of a number near the golden ratio are Fibonacci's.
-        var (a, b): (UInt64, UInt64) = (1, 1)
-        while b < 1 << 32 {
-            let version = Version(time: 0, writer: UInt32(b))
-            let distance = min(version.casUnique, 0 &- version.casUnique)
-            #expect(distance >= 1 << 30, "\(b)")
-            (a, b) = (b, a + b)
+        // No multiple by less than a convergent's denominator is nearer to a multiple of 2^64 than the multiple by the
+        // convergent before it: Lagrange's law of best approximations. (The first quotient is 0.)
+        let factor = Version.casFactor
+        var (dividend, divisor) = (factor, 0 &- factor)
+        var (before, denominator): (UInt64, UInt64) = (1, 1)
+        while denominator < 1 << 32 {
+            let multiple = denominator &* factor
+            #expect(min(multiple, 0 &- multiple) >= 1 << 31, "\(denominator)")
+            let (quotient, rest) = dividend.quotientAndRemainder(dividingBy: divisor)
+            (dividend, divisor) = (divisor, rest)
+            (before, denominator) = (denominator, quotient * denominator + before)
         }
+        #expect(denominator > 1 << 32)
         var random = SystemRandomNumberGenerator()
         for _ in 0..<1000 {
             let version = Version(time: random.next() >> 1, writer: UInt32.random(in: 0...(.max / 2)))

@@ -3,6 +3,7 @@
 import KeyValue
 import MemcachedFront
 import NIOCore
+import NIOEmbedded
 import Testing
 
 /// What runs beside what, how much is begun, and how a connection ends.
