@@ -55,9 +55,17 @@ let package = Package(
                 crypto,
             ],
             swiftSettings: settings),
+        // A worker's listening side, whatever its clients speak.
+        .target(name: "Listening", dependencies: ["KeyValue", nioCore, nioPosix], swiftSettings: settings),
         .target(
             name: "HTTPFront",
-            dependencies: ["Cluster", "KeyValue", "HashRing", nioCore, nioPosix, nioHTTP1, logging, metrics, deque],
+            dependencies: [
+                "Listening", "Cluster", "KeyValue", "HashRing", nioCore, nioPosix, nioHTTP1, logging, metrics, deque,
+            ],
+            swiftSettings: settings),
+        .target(
+            name: "MemcachedFront",
+            dependencies: ["Listening", "Cluster", "KeyValue", "HashRing", nioCore, nioPosix, metrics, deque],
             swiftSettings: settings),
         // Processes, configuration and logs; no data passes here.
         .target(
@@ -67,9 +75,9 @@ let package = Package(
         .executableTarget(
             name: "KVServer",
             dependencies: [
-                "Supervision", "Telemetry", "HTTPFront", "Cluster", "Memcached", "Etcd", "KeyValue", "HashRing",
-                nioCore,
-                nioPosix, logging, metrics, .product(name: "ArgumentParser", package: "swift-argument-parser"),
+                "Supervision", "Telemetry", "HTTPFront", "MemcachedFront", "Listening", "Cluster", "Memcached", "Etcd",
+                "KeyValue", "HashRing", nioCore, nioPosix, logging, metrics,
+                .product(name: "ArgumentParser", package: "swift-argument-parser"),
             ],
             swiftSettings: settings,
             // Swift's own libraries become part of the program: nothing of Swift's has to be installed on the hosts, and
@@ -101,9 +109,13 @@ let package = Package(
         .testTarget(
             name: "HTTPFrontTests",
             dependencies: [
-                "HTTPFront", "Telemetry", "Cluster", "KeyValue", "HashRing", "TestSupport", nioCore, nioPosix, nioHTTP1,
-                nioEmbedded,
+                "HTTPFront", "Listening", "Telemetry", "Cluster", "KeyValue", "HashRing", "TestSupport", nioCore,
+                nioPosix, nioHTTP1, nioEmbedded,
             ],
+            swiftSettings: settings),
+        .testTarget(
+            name: "MemcachedFrontTests",
+            dependencies: ["MemcachedFront", "Cluster", "KeyValue", nioCore, nioEmbedded],
             swiftSettings: settings),
         .testTarget(
             name: "KVServerTests", dependencies: ["Supervision", "HashRing", "TestSupport", logging],

@@ -23,11 +23,4 @@ extension Coordinator: DataService {
         guard let table = view?.table else { return nil }
         return table[key.slot].reads.first?.members
     }
-
-    package func valueLimit(for storedKey: StoredKey, of key: Key) -> Int {
-        // The stored key itself is part of the item's overhead; a long one's client key is in the envelope, with its
-        // length.
-        let inside = Envelope.longestHeaderBytes + (storedKey.isDigest ? 2 + key.bytes.count : 0)
-        return max(0, itemBytes - Limits.itemOverheadBytes - inside)
-    }
 }

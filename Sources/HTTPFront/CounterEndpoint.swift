@@ -34,43 +34,20 @@ extension HTTPFrontHandler {
         case .failure(let refusal): return complete(id, refusal.answer)
         }
         if front.data.standing == .none { return complete(id, ErrorAnswer.noRing) }
-        CounterRun(self, key, step, consistency) { self.complete(id, $0) }.begin()
+        CounterRun(connection: self, key: key, step: step, consistency: consistency).begin { self.complete(id, $0) }
     }
 }
 
-/// One increment: reads the number and replaces it on condition that it is still the one that was read, so that of all
-/// increments each counts once, whichever nodes they come through. Begins again where another one was quicker.
-final class CounterRun {
+/// One increment: each counts once, whichever nodes it comes through (`PairUpdate`).
+struct CounterRun {
     /// Of a number, with its sign.
     static let mostDigits = 20
 
-    private let connection: HTTPFrontHandler
-    private let key: Key
-    private let step: Int64
-    private let consistency: Consistency?
-    private let completion: (Answer) -> Void
-    /// After this nothing is tried again.
-    private let end: NIODeadline
-    private var tries = 0
-
-    /// Well within the time that a request has, so that a try that was begun can end.
-    private static let patience = TimeAmount.milliseconds(500)
-    /// Who was overtaken waits for up to so long, doubled with each try, up to some times as much.
-    private static let pause = TimeAmount.milliseconds(1)
-    private static let mostDoublings = 4
-
-    /// - Parameter consistency: of the write.
-    init(
-        _ connection: HTTPFrontHandler, _ key: Key, _ step: Int64, _ consistency: Consistency?,
-        completion: @escaping (Answer) -> Void
-    ) {
-        self.connection = connection
-        self.key = key
-        self.step = step
-        self.consistency = consistency
-        self.completion = completion
-        self.end = connection.front.loop.now + CounterRun.patience
-    }
+    let connection: HTTPFrontHandler
+    let key: Key
+    let step: Int64
+    /// Of the write.
+    let consistency: Consistency?
 
     /// Nil for anything but decimal digits, with a minus sign before them or without.
     static func number(_ text: some Collection<UInt8>) -> Int64? {
@@ -81,52 +58,33 @@ final class CounterRun {
         return Int64(String(decoding: text, as: UTF8.self))
     }
 
-    func begin() {
-        tries += 1
-        // (An older number would be found out by the condition; a read of the newest saves the try.)
-        connection.front.data.read(key, Consistency(.strict)) { result in
-            switch result {
-            case .success(let held): self.replace(held)
-            case .failure(let failure): self.completion(self.connection.answer(to: failure))
+    func begin(completion: @escaping (Answer) -> Void) {
+        let front = connection.front
+        PairUpdate<Answer>(front.data, on: front.loop, key, consistency, decide: decide) { end in
+            switch end {
+            case .written(let version, let pair): completion(Answer(.ok, .text, pair.value, version: version))
+            case .refused(let answer): completion(answer)
+            case .failed(let failure): completion(connection.answer(to: failure))
             }
-        }
+        }.begin()
     }
 
-    private func replace(_ held: Envelope?) {
-        let data = connection.front.data
-        let pair = held.flatMap { $0.isGone(atMilliseconds: data.wallMilliseconds) ? nil : $0 }
+    private func decide(_ pair: Envelope?) -> PairUpdate<Answer>.Decision {
         var number: Int64 = 0
         if let pair {
             guard let found = CounterRun.number(pair.value.readableBytesView) else {
-                return completion(ErrorAnswer.noNumber(pair.version))
+                return .refuse(ErrorAnswer.noNumber(pair.version))
             }
             number = found
         }
         let (sum, isTooLarge) = number.addingReportingOverflow(step)
-        guard !isTooLarge else { return completion(ErrorAnswer.numberTooLarge(pair?.version)) }
-        let text = ByteBuffer(string: String(sum))
-        let precondition =
-            pair.map { Precondition(ifMatch: .versions([$0.version])) } ?? Precondition(ifNoneMatch: .any)
+        guard !isTooLarge else { return .refuse(ErrorAnswer.numberTooLarge(pair?.version)) }
         switch connection.newPair(
-            key, text, contentType: pair?.contentType ?? "text/plain", expiry: pair?.expiryMilliseconds)
+            key, ByteBuffer(string: String(sum)), contentType: pair?.contentType ?? "text/plain",
+            expiry: pair?.expiryMilliseconds, clientFlags: pair?.clientFlags ?? 0)
         {
-        case .failure(let refusal): completion(refusal.answer)
-        case .success(let (storedKey, envelope)):
-            data.write(storedKey, envelope, if: precondition, consistency) { result in
-                switch result {
-                case .success(let version): self.completion(Answer(.ok, .text, text, version: version))
-                case .failure(.preconditionFailed), .failure(.notApplied(.contended)): self.tryAgain()
-                case .failure(let failure): self.completion(self.connection.answer(to: failure))
-                }
-            }
+        case .success(let (storedKey, envelope)): return .replace(storedKey, envelope)
+        case .failure(let refusal): return .refuse(refusal.answer)
         }
-    }
-
-    /// Another one was quicker.
-    private func tryAgain() {
-        let loop = connection.front.loop
-        guard loop.now < end else { return completion(connection.answer(to: .notApplied(.contended))) }
-        let most = CounterRun.pause.nanoseconds << min(tries, CounterRun.mostDoublings)
-        loop.assumeIsolated().scheduleTask(in: .nanoseconds(.random(in: 0...most))) { self.begin() }
     }
 }

@@ -86,15 +86,18 @@ extension HTTPFrontHandler {
 
     /// The pair as it is stored; refused where no item takes it.
     func newPair(
-        _ key: Key, _ value: ByteBuffer, contentType: String?, expiry: UInt64?
+        _ key: Key, _ value: ByteBuffer, contentType: String?, expiry: UInt64?, clientFlags: UInt32 = 0
     ) -> Result<(StoredKey, Envelope), Refusal> {
         let storedKey = StoredKey(key)
-        let limit = front.data.valueLimit(for: storedKey, of: key) - (contentType.map { 1 + $0.utf8.count } ?? 0)
+        let beside =
+            (contentType.map { 1 + $0.utf8.count } ?? 0) + (clientFlags == 0 ? 0 : Envelope.clientFlagsBytes)
+        let limit = front.data.valueLimit(for: storedKey, of: key) - beside
         guard value.readableBytes <= limit else {
             return .failure(Refusal(answer: ErrorAnswer.valueTooLarge(max(0, limit))))
         }
         let envelope = Envelope(
-            key: key, storedKey: storedKey, value: value, contentType: contentType, expiryMilliseconds: expiry)
+            key: key, storedKey: storedKey, value: value, contentType: contentType, expiryMilliseconds: expiry,
+            clientFlags: clientFlags)
         return .success((storedKey, envelope))
     }
 

@@ -3,6 +3,7 @@
 package import Cluster
 package import HashRing
 package import KeyValue
+package import Listening
 package import NIOCore
 
 /// What all connections of one worker share: the store, the clock, the bounds, and who has something to send at the end
@@ -46,8 +47,10 @@ package final class Front {
     /// Called once the worker is leaving and its last connection is gone.
     package var onGone: () -> Void = {}
 
-    /// Called whenever a connection has ended.
-    var onRoom: () -> Void = {}
+    /// Bytes that another front holds, which count for the same bound.
+    package var heldElsewhere: () -> Int = { 0 }
+    /// For connections, these and any other front's.
+    let room: ConnectionRoom
 
     package private(set) var isLeaving = false
     /// The time of the last sweep: good enough for deadlines of seconds, and free.
@@ -68,8 +71,9 @@ package final class Front {
     package init(
         node: NodeID, loop: any EventLoop, data: any DataService, operators: any OperatorService,
         tasks: any OperatorTasks, failpoints: Failpoints = .disabled, patience: Patience = Patience(),
-        metrics: FrontMetrics = FrontMetrics()
+        metrics: FrontMetrics = FrontMetrics(), room: ConnectionRoom = ConnectionRoom()
     ) {
+        self.room = room
         self.node = node
         self.loop = loop
         self.data = data
@@ -88,6 +92,7 @@ package final class Front {
     func add(_ connection: HTTPFrontHandler) {
         connection.place = connections.count
         connections.append(connection)
+        room.enter()
         metrics.accept()
         startSweeping()
     }
@@ -100,7 +105,7 @@ package final class Front {
             connections[place] = last
             last.place = place
         }
-        onRoom()
+        room.leave()
         if isLeaving, connections.isEmpty { onGone() }
     }
 
@@ -113,7 +118,7 @@ package final class Front {
 
     func hold(_ bytes: Int) { heldBytes += bytes }
 
-    var isFull: Bool { heldBytes > Limits.frontBytes }
+    var isFull: Bool { heldBytes + heldElsewhere() > Limits.frontBytes }
 
     // MARK: The end of the tick
 

@@ -36,6 +36,7 @@ package enum JSONText {
                 buffer.writeStaticString(",\"contentType\":")
                 Array(type.utf8).withUnsafeBytes { string($0, into: &buffer) }
             }
+            if pair.record.clientFlags != 0 { buffer.writeString(",\"flags\":\(pair.record.clientFlags)") }
             if let expiry = pair.record.expiryMilliseconds { buffer.writeString(",\"expires\":\(expiry)") }
             buffer.writeStaticString("}")
         }

@@ -1,5 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0
 
+private import Cluster
 private import KeyValue
 internal import NIOCore
 internal import NIOHTTP1

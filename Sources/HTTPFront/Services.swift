@@ -7,38 +7,19 @@ package import NIOCore
 
 /// What the front asks of the store for each request: on the event loop, without `await`. Completions come on the same
 /// loop, exactly once, within the request's deadline, and may come before the call returns.
-package protocol DataService: AnyObject {
+package protocol DataService: PairStore {
     /// What this worker knows of the ring: cheap enough to be asked for each request.
     var standing: RingStanding { get }
     /// The ring that this worker acts on; nil unless `standing` is `present`.
     var document: RingDocument? { get }
     /// The nodes that hold the key now, its owner first; nil without a ring.
     func holders(of key: Key) -> [NodeID]?
-    /// The wall clock, in milliseconds since 1970.
-    var wallMilliseconds: UInt64 { get }
-    /// memcached's item size limit in bytes: no value is larger.
-    var itemBytes: Int { get }
-    /// The largest value in bytes that this node's memcached takes for the key.
-    func valueLimit(for storedKey: StoredKey, of key: Key) -> Int
-
-    /// The newest pair, wherever it is; nil where there is none (a tombstone counts as none).
-    /// - Parameter consistency: what the request wants; nil: what the node gives by default.
-    func read(
-        _ key: Key, _ consistency: Consistency?, completion: @escaping (Result<Envelope?, OperationFailure>) -> Void)
-    /// Stores the pair at its holders; the envelope comes without a version and is stamped by the store.
-    func write(
-        _ key: StoredKey, _ envelope: Envelope, _ consistency: Consistency?,
-        completion: @escaping (Result<Version, OperationFailure>) -> Void)
-    /// The same where the pair is as the condition wants it; otherwise `preconditionFailed`.
-    func write(
-        _ key: StoredKey, _ envelope: Envelope, if precondition: Precondition, _ consistency: Consistency?,
-        completion: @escaping (Result<Version, OperationFailure>) -> Void)
     /// Sees to it that a majority of the key's group holds this record, or a newer one; tells whether it was stored.
     func restore(
         _ key: StoredKey, _ record: Envelope, completion: @escaping (Result<Bool, OperationFailure>) -> Void)
     /// The consistency of a request that names a level, or a number of replicas, and not the other.
     func consistency(_ level: Consistency.Level?, quorum: Int?, isWrite: Bool) -> Consistency
-    /// The same on this node's memcached alone, whatever the ring says.
+    /// As `read` and `write`, on this node's memcached alone, whatever the ring says.
     func readHere(_ key: Key, completion: @escaping (Result<Envelope?, OperationFailure>) -> Void)
     func writeHere(
         _ key: StoredKey, _ envelope: Envelope, completion: @escaping (Result<Version, OperationFailure>) -> Void)

@@ -5,6 +5,7 @@ private import CoreMetrics
 private import Glibc
 internal import HTTPFront
 internal import Memcached
+internal import MemcachedFront
 internal import NIOCore
 
 /// Lets the host's metrics know, now and then, how this worker is: what is true of a moment need not be counted when it
@@ -14,6 +15,7 @@ final class GaugeSampler {
 
     private let loop: any EventLoop
     private let front: Front
+    private let commandFront: CommandFront?
     private let coordinator: Coordinator
     private let lanes: LaneGroup
     private let clock: WorkerClock
@@ -21,6 +23,8 @@ final class GaugeSampler {
 
     private let connections = Meter(label: "kvserver_connections")
     private let heldBytes = Meter(label: "kvserver_front_held_bytes")
+    private let commandConnections = Meter(label: "kvserver_command_connections")
+    private let commandHeldBytes = Meter(label: "kvserver_command_held_bytes")
     private let waitingReads = Meter(label: "kvserver_lane_waiting_operations", dimensions: [("lane", "read")])
     private let waitingWrites = Meter(label: "kvserver_lane_waiting_operations", dimensions: [("lane", "write")])
     private let waitingForPeers = Meter(label: "kvserver_peer_waiting_operations")
@@ -31,10 +35,12 @@ final class GaugeSampler {
     private var counted = (readings: 0, turns: 0)
 
     init(
-        loop: any EventLoop, front: Front, coordinator: Coordinator, lanes: LaneGroup, clock: WorkerClock, log: PairLog?
+        loop: any EventLoop, front: Front, commandFront: CommandFront?, coordinator: Coordinator, lanes: LaneGroup,
+        clock: WorkerClock, log: PairLog?
     ) {
         self.loop = loop
         self.front = front
+        self.commandFront = commandFront
         self.coordinator = coordinator
         self.lanes = lanes
         self.clock = clock
@@ -53,6 +59,8 @@ final class GaugeSampler {
     func sample() {
         connections.set(front.connectionCount)
         heldBytes.set(front.heldBytes)
+        commandConnections.set(commandFront?.connectionCount ?? 0)
+        commandHeldBytes.set(commandFront?.heldBytes ?? 0)
         let (reads, writes) = lanes.waitingOperations
         waitingReads.set(reads)
         waitingWrites.set(writes)

@@ -20,6 +20,14 @@ enum MetricCatalogue {
         "kvserver_connections_accepted_total": "Connections that were accepted.",
         "kvserver_front_held_bytes": "Bodies being received and answers that wait to be sent.",
 
+        // Commands of memcached's protocol.
+        "kvserver_command_duration_seconds":
+            "From a command's last byte until its answer is written, by what became of it.",
+        "kvserver_command_connections": "Connections that are open for memcached's protocol.",
+        "kvserver_command_connections_accepted_total": "Connections that were accepted for memcached's protocol.",
+        "kvserver_command_held_bytes":
+            "Values being received, and answers that wait to be sent, in memcached's protocol.",
+
         // memcached and peers.
         "kvserver_lane_turn_operations": "Operations that went to memcached together.",
         "kvserver_lane_turn_duration_seconds": "From a lane's turn to memcached until all of it is answered.",

@@ -36,6 +36,11 @@ struct ServerCommand: ParsableCommand {
     @Option(help: ArgumentHelp("Where to listen, if not at the node's name.", valueName: "ip:port"))
     var listen: String?
 
+    @Option(
+        help: ArgumentHelp(
+            "Also speak memcached's protocol, at this port of the same address (it does not).", valueName: "number"))
+    var memcachedPort: String?
+
     @Option(help: ArgumentHelp("Worker processes (one a core).", valueName: "number"))
     var workers: String?
 
@@ -154,6 +159,7 @@ struct ServerCommand: ParsableCommand {
         var values: [Setting: String] = [:]
         values[.node] = node
         values[.listen] = listen
+        values[.memcachedPort] = memcachedPort
         values[.workers] = workers
         values[.memcached] = memcached
         values[.stateDirectory] = stateDirectory

@@ -4,8 +4,10 @@ private import Cluster
 private import Etcd
 private import HTTPFront
 private import HashRing
+private import Listening
 internal import Logging
 private import Memcached
+private import MemcachedFront
 private import NIOCore
 private import NIOPosix
 internal import Supervision
@@ -84,12 +86,15 @@ struct Worker: Sendable {
                     try? await Task.sleep(for: Worker.tellInterval)
                 }
             }
-            let server = try await FrontServer.start(parts.front, listener: lifeline.listener)
+            var servers = [try await Front.listen(parts.front, listener: lifeline.listener)]
+            if let front = parts.commandFront, let listener = lifeline.memcachedListener {
+                servers.append(try await CommandFront.listen(front, listener: listener))
+            }
             loop.execute { parts.sampler.value.begin() }
             lifeline.sendReady()
             logger.debug("serving")
             let time = await waitForDrain(parts, loop, orders)
-            await drain(parts, loop, server, within: time)
+            await drain(parts, loop, servers, within: time)
             // As long as anything runs, this worker counts as living, and has to say how far it is.
             for await _ in background {}
             group.cancelAll()
@@ -137,17 +142,24 @@ struct Worker: Sendable {
     }
 
     private func drain(
-        _ parts: WorkerParts, _ loop: any EventLoop, _ server: FrontServer, within time: Duration
+        _ parts: WorkerParts, _ loop: any EventLoop, _ servers: [ConnectionServer], within time: Duration
     ) async {
         logger.debug("leaving", metadata: ["drain.time": "\(time)"])
         let (connections, lastConnection) = AsyncStream<Void>.makeStream()
-        await server.stopAccepting()
+        let (commandConnections, lastCommandConnection) = AsyncStream<Void>.makeStream()
+        for server in servers { await server.stopAccepting() }
         loop.execute {
             parts.front.value.onGone = { lastConnection.finish() }
             parts.front.value.leave()
+            guard let front = parts.commandFront?.value else { return lastCommandConnection.finish() }
+            front.onGone = { lastCommandConnection.finish() }
+            front.leave()
         }
         await withTaskGroup(of: Void.self) { group in
-            group.addTask { for await _ in connections {} }
+            group.addTask {
+                for await _ in connections {}
+                for await _ in commandConnections {}
+            }
             group.addTask { try? await Task.sleep(for: time) }
             group.addTask {
                 guard (try? await Task.sleep(for: max(time - Worker.cancellation, .zero))) != nil else { return }

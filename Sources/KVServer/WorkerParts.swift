@@ -5,8 +5,10 @@ internal import Etcd
 internal import HTTPFront
 internal import HashRing
 internal import KeyValue
+private import Listening
 internal import Logging
 internal import Memcached
+internal import MemcachedFront
 internal import NIOCore
 internal import Supervision
 internal import Telemetry
@@ -24,6 +26,8 @@ struct WorkerParts: Sendable {
     let housekeeping: Housekeeping
     let background: BackgroundWork
     let front: NIOLoopBound<Front>
+    /// Of clients that speak memcached's protocol, where there are to be any.
+    let commandFront: NIOLoopBound<CommandFront>?
     let retryParked: @Sendable () async -> Void
     let signals: Signals
     /// Nil where the nodes agree on the ring among themselves.
@@ -190,8 +194,9 @@ struct WorkerParts: Sendable {
                 }.get()
             })
 
-        // The front. (It is asked by way of the operator for what the sampler knows of it.)
+        // The fronts. (The first is asked by way of the operator for what the sampler knows of it.)
         let sampler = NIOLoopBoundBox<GaugeSampler?>(nil, eventLoop: loop)
+        let room = ConnectionRoom()
         let front = Front(
             node: node, loop: loop, data: coordinator,
             operators: NodeOperator(
@@ -205,13 +210,20 @@ struct WorkerParts: Sendable {
                 settings: settings, control: control, cells: cells,
                 sample: { try? await loop.submit { sampler.value?.sample() }.get() },
                 startedMilliseconds: MonotonicClock.milliseconds()),
-            tasks: background, failpoints: failpoints)
+            tasks: background, failpoints: failpoints, room: room)
         front.obstacle = { settings.settings?.evicts == true ? "\(MemcachedError.evicts)" : nil }
         front.origins = configuration.corsOrigins.flatMap { OriginList($0) }
         front.recovery = { recovery.note }
         self.front = NIOLoopBound(front, eventLoop: loop)
+        let commandFront = configuration.memcachedPort.map { _ in
+            CommandFront(loop: loop, store: coordinator, version: programVersion, room: room)
+        }
+        commandFront?.heldElsewhere = { [unowned front] in front.heldBytes }
+        if let commandFront { front.heldElsewhere = { [unowned commandFront] in commandFront.heldBytes } }
+        self.commandFront = commandFront.map { NIOLoopBound($0, eventLoop: loop) }
         let made = GaugeSampler(
-            loop: loop, front: front, coordinator: coordinator, lanes: lanes, clock: clock, log: log)
+            loop: loop, front: front, commandFront: commandFront, coordinator: coordinator, lanes: lanes, clock: clock,
+            log: log)
         sampler.value = made
         self.sampler = NIOLoopBound(made, eventLoop: loop)
     }

@@ -5,14 +5,17 @@ package import NIOCore
 /// A pair as it is stored and as it travels: a small header and the client's bytes in one buffer.
 ///
 /// Layout, integers big-endian: format (1 byte, = 1), flags (1 byte: 1 tombstone, 2 key inside, 4 content type inside,
-/// 8 expires), version time (8 bytes), version writer (4 bytes); then, where flagged, the time of its expiry (8 bytes,
-/// milliseconds since 1970), the key (2-byte length, bytes) and the content type (1-byte length, bytes); then the
-/// value. The version sits at a fixed place, so that an owner can stamp a buffer that is already encoded.
+/// 8 expires, 16 client flags inside), version time (8 bytes), version writer (4 bytes); then, where flagged, the time
+/// of its expiry (8 bytes, milliseconds since 1970), the client flags (4 bytes), the key (2-byte length, bytes) and the
+/// content type (1-byte length, bytes); then the value. The version sits at a fixed place, so that an owner can stamp a
+/// buffer that is already encoded.
 package struct Envelope: Hashable, Sendable {
     package static let format: UInt8 = 1
     package static let headerBytes = 14
     private static let expiryBytes = 8
-    /// What comes before key, content type and value, at most.
+    /// What client flags take where there are any.
+    package static let clientFlagsBytes = 4
+    /// What comes before client flags, key, content type and value, at most.
     package static let longestHeaderBytes = headerBytes + expiryBytes
 
     private struct Flags {
@@ -20,7 +23,8 @@ package struct Envelope: Hashable, Sendable {
         static let keyInside: UInt8 = 2
         static let contentTypeInside: UInt8 = 4
         static let expires: UInt8 = 8
-        static let known: UInt8 = 15
+        static let clientFlagsInside: UInt8 = 16
+        static let known: UInt8 = 31
     }
 
     /// The encoded form; always decodable.
@@ -31,9 +35,10 @@ package struct Envelope: Hashable, Sendable {
     ///   - value: the client's bytes; ignored for a tombstone.
     ///   - expiryMilliseconds: from this time on, since 1970, the pair counts as deleted; a tombstone is kept until
     ///     then (where its version does not say when it was made).
+    ///   - clientFlags: a number of memcached's clients, who tell by it what the value's bytes are.
     package init(
         key: Key, storedKey: StoredKey, value: ByteBuffer, version: Version = .none, isTombstone: Bool = false,
-        contentType: String? = nil, expiryMilliseconds: UInt64? = nil
+        contentType: String? = nil, expiryMilliseconds: UInt64? = nil, clientFlags: UInt32 = 0
     ) {
         let expiry = expiryMilliseconds
         var flags: UInt8 = 0
@@ -42,11 +47,16 @@ package struct Envelope: Hashable, Sendable {
         let type = contentType.flatMap { $0.utf8.count <= Limits.contentTypeBytes ? $0 : nil }
         if type != nil { flags |= Flags.contentTypeInside }
         if expiry != nil { flags |= Flags.expires }
+        // (Those that are none cost nothing.)
+        let hasClientFlags = clientFlags != 0 && !isTombstone
+        if hasClientFlags { flags |= Flags.clientFlagsInside }
         var buffer = ByteBuffer()
         buffer.reserveCapacity(
-            Envelope.longestHeaderBytes + value.readableBytes + (storedKey.isDigest ? key.bytes.count + 2 : 0))
+            Envelope.longestHeaderBytes + Envelope.clientFlagsBytes + value.readableBytes
+                + (storedKey.isDigest ? key.bytes.count + 2 : 0))
         buffer.writeMultipleIntegers(Envelope.format, flags, version.time, version.writer)
         if let expiry { buffer.writeInteger(expiry) }
+        if hasClientFlags { buffer.writeInteger(clientFlags) }
         if storedKey.isDigest {
             buffer.writeInteger(UInt16(key.bytes.count))
             buffer.writeBytes(key.bytes)
@@ -92,6 +102,12 @@ package struct Envelope: Hashable, Sendable {
         return buffer.getInteger(at: buffer.readerIndex + Envelope.headerBytes)
     }
 
+    /// What a client of memcached's stored beside the value; 0 where there is nothing.
+    package var clientFlags: UInt32 {
+        guard flags & Flags.clientFlagsInside != 0 else { return 0 }
+        return buffer.getInteger(at: headerEnd - Envelope.clientFlagsBytes) ?? 0
+    }
+
     /// Whether the pair counts as missing: deleted, or expired.
     /// - Parameter now: the wall clock, in milliseconds since 1970.
     package func isGone(atMilliseconds now: UInt64) -> Bool {
@@ -134,6 +150,7 @@ package struct Envelope: Hashable, Sendable {
 
     private var headerEnd: Int {
         buffer.readerIndex + Envelope.headerBytes + (flags & Flags.expires != 0 ? Envelope.expiryBytes : 0)
+            + (flags & Flags.clientFlagsInside != 0 ? Envelope.clientFlagsBytes : 0)
     }
 
     private var contentTypeStart: Int {

@@ -35,6 +35,19 @@ package enum Limits {
     package static let requestHeaderFields = 64
     /// Requests of one connection that are being answered at the same time; further ones wait in the socket.
     package static let pipelinedRequests = 64
+    /// A line of memcached's protocol.
+    package static let commandLineBytes = 2048
+    /// One that asks for many keys.
+    package static let getLineBytes = 256 << 10
+    /// A key in memcached's protocol, as it comes.
+    package static let commandKeyBytes = 250
+    /// Flags of one meta command, and bytes of what it has copied back.
+    package static let metaFlags = 20
+    package static let opaqueBytes = 32
+    /// Commands of one connection that are read and not answered yet; further ones wait in the socket.
+    package static let pipelinedCommands = 256
+    /// Keys of one get that are being read, or wait to be sent, at the same time.
+    package static let getWindow = 128
     /// Operations in one `POST /keys:batch`.
     package static let clientBatchOperations = 1000
     /// Bytes of its body, and of the values in its answer.

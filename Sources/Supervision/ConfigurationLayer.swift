@@ -7,7 +7,7 @@ package enum Setting: String, Sendable, CaseIterable {
     case node, listen, workers, memcached, stateDirectory, snapshotSeconds, appendLog, repairSeconds
     case consistency, readQuorum, writeQuorum, requestDeadlineMilliseconds, drainSeconds
     case corsOrigins
-    case etcd, etcdPrefix
+    case etcd, etcdPrefix, memcachedPort
     case logLevel, logFormat, allowFailpoints, failpointsFile, clockOffsetMilliseconds
 
     /// `KVSERVER_STATE_DIRECTORY` for `stateDirectory`.

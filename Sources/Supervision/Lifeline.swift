@@ -27,6 +27,8 @@ package struct Lifeline: Sendable {
 
     /// The listening socket's descriptor.
     package var listener: Int32 { WorkerProcess.Inherited.listener }
+    /// Where clients connect to who speak memcached's protocol; nil: nowhere.
+    package let memcachedListener: Int32?
     /// What the processes of this host count in; memory of this process alone where the supervisor gave none.
     package let cells: CellMemory
 
@@ -34,12 +36,16 @@ package struct Lifeline: Sendable {
     package init?() {
         var kind: Int32 = 0
         var length = socklen_t(MemoryLayout<Int32>.size)
-        for descriptor in [WorkerProcess.Inherited.listener, WorkerProcess.Inherited.lifeline] {
-            guard getsockopt(descriptor, SOL_SOCKET, SO_TYPE, &kind, &length) == 0,
-                kind == Int32(SOCK_STREAM.rawValue), fcntl(descriptor, F_SETFD, FD_CLOEXEC) == 0
-            else { return nil }
+        func isInherited(_ socket: Int32) -> Bool {
+            getsockopt(socket, SOL_SOCKET, SO_TYPE, &kind, &length) == 0 && kind == Int32(SOCK_STREAM.rawValue)
+                && fcntl(socket, F_SETFD, FD_CLOEXEC) == 0
+        }
+        guard isInherited(WorkerProcess.Inherited.listener), isInherited(WorkerProcess.Inherited.lifeline) else {
+            return nil
         }
         // (No descriptor has been opened yet: where nothing was given, nothing is there.)
+        let memcachedListener = WorkerProcess.Inherited.memcachedListener
+        self.memcachedListener = isInherited(memcachedListener) ? memcachedListener : nil
         let file = WorkerProcess.Inherited.cells
         let slots = SupervisorStateMachine.slots
         if fcntl(file, F_SETFD, FD_CLOEXEC) == 0, let shared = CellMemory(file: file, workerSlots: slots) {

@@ -15,6 +15,8 @@ package struct ServerConfiguration: Sendable, Hashable, Codable {
     package let node: NodeID
     /// Where clients and other nodes connect to.
     package let listen: NodeID
+    /// Where clients connect to who speak memcached's protocol, at `listen`'s address; nil: nowhere.
+    package let memcachedPort: Int?
     package let workers: Int
     /// A unix socket's path, or `host:port`.
     package let memcached: String
@@ -60,6 +62,10 @@ package struct ServerConfiguration: Sendable, Hashable, Codable {
         }
         self.node = node
         self.listen = try found.parsed(.listen, as: "a literal ip:port", { NodeID($0) }) ?? node
+        self.memcachedPort = try found.number(.memcachedPort, in: 1...65_535)
+        if let memcachedPort, memcachedPort == Int(listen.port) {
+            throw ConfigurationError("memcachedPort is the port of HTTP: \(memcachedPort)")
+        }
         self.workers =
             try found.number(.workers, in: 1...ServerConfiguration.workerLimit)
             ?? min(max(sysconf(Int32(_SC_NPROCESSORS_ONLN)), 1), ServerConfiguration.workerLimit)
@@ -111,6 +117,11 @@ package struct ServerConfiguration: Sendable, Hashable, Codable {
         if failpointsFile != nil, !allowFailpoints {
             throw ConfigurationError("failpointsFile is for tests: it needs allowFailpoints")
         }
+    }
+
+    /// Where the workers accept clients of memcached's; nil: nowhere.
+    var memcachedListen: NodeID? {
+        memcachedPort.flatMap { NodeID(listen.host.contains(":") ? "[\(listen.host)]:\($0)" : "\(listen.host):\($0)") }
     }
 
     private static func isPrefix(_ text: String) -> Bool {

@@ -39,6 +39,8 @@ package struct Supervisor: ~Copyable {
     private var configuration: ServerConfiguration
     private var logger: Logger
     private var listener: ListeningSocket?
+    /// For clients that speak memcached's protocol, where there are to be any.
+    private var memcachedListener: ListeningSocket?
     private var machine: SupervisorStateMachine
     private var workers = WorkerTable()
     /// Slots of workers that were told to leave, or killed.
@@ -46,7 +48,7 @@ package struct Supervisor: ~Copyable {
     private var isFinished = false
     private var nextWatchdog: Int64 = 0
 
-    /// Binds the address.
+    /// Binds the addresses.
     /// - Parameters:
     ///   - cells: what the workers count in; nil: each for itself.
     ///   - readConfiguration: reads it again at a reload.
@@ -62,24 +64,27 @@ package struct Supervisor: ~Copyable {
         self.makeLogger = makeLogger
         self.logger = makeLogger(configuration)
         self.notifier = SystemdNotifier(environment: invocation.environment, processID: getpid())
-        self.listener = try Supervisor.bind(configuration, logger)
+        self.listener = try Supervisor.bind(configuration.listen, logger)
+        if let address = configuration.memcachedListen {
+            self.memcachedListener = try Supervisor.bind(address, logger)
+        }
         self.machine = SupervisorStateMachine(
             workers: configuration.workers, drainMilliseconds: Int64(configuration.drainSeconds) * 1000,
             now: MonotonicClock.milliseconds())
     }
 
     private static func bind(
-        _ configuration: ServerConfiguration, _ logger: Logger
+        _ address: NodeID, _ logger: Logger
     ) throws(SystemError) -> ListeningSocket {
         let end = MonotonicClock.milliseconds() + bindMilliseconds
         var isSaid = false
         while true {
             do throws(SystemError) {
-                return try ListeningSocket(configuration.listen)
+                return try ListeningSocket(address)
             } catch {
                 guard error.isAddressInUse, MonotonicClock.milliseconds() < end else { throw error }
                 if !isSaid {
-                    logger.notice("the address is taken; waiting", metadata: ["listen": "\(configuration.listen)"])
+                    logger.notice("the address is taken; waiting", metadata: ["listen": "\(address)"])
                 }
                 isSaid = true
                 usleep(100_000)
@@ -143,11 +148,14 @@ package struct Supervisor: ~Copyable {
         }
         // Workers that differ in these must not serve side by side.
         guard
-            (next.node, next.listen, next.memcached, next.stateDirectory)
-                == (configuration.node, configuration.listen, configuration.memcached, configuration.stateDirectory)
+            (next.node, next.listen, next.memcachedPort, next.memcached, next.stateDirectory)
+                == (
+                    configuration.node, configuration.listen, configuration.memcachedPort, configuration.memcached,
+                    configuration.stateDirectory
+                )
         else {
             logger.error(
-                "the configuration stays as it was: node, listen, memcached and stateDirectory need a restart to change"
+                "the configuration stays as it was: node, listen, memcachedPort, memcached and stateDirectory need a restart to change"
             )
             return
         }
@@ -174,7 +182,9 @@ package struct Supervisor: ~Copyable {
             case .announceLeave(let slot): workers.announceLeave(slot)
             case .drain(let slot): sendAway(slot, SIGTERM)
             case .kill(let slot): sendAway(slot, SIGKILL)
-            case .closeListener: listener = nil
+            case .closeListener:
+                listener = nil
+                memcachedListener = nil
             case .notify(let state): notifier.send(state)
             case .report(let report): log(report)
             case .finish: isFinished = true
@@ -195,7 +205,7 @@ package struct Supervisor: ~Copyable {
             let process = try WorkerProcess(
                 program: invocation.program,
                 arguments: ["worker", "--slot", "\(slot)"] + invocation.arguments, environment: environment,
-                listener: descriptor, cells: cells?.descriptor)
+                listener: descriptor, memcachedListener: memcachedListener?.descriptor, cells: cells?.descriptor)
             metrics.starts.increment()
             sentAway.remove(slot)
             logger.info(

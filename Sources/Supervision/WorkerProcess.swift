@@ -9,6 +9,7 @@ struct WorkerProcess: ~Copyable {
         static let listener: Int32 = 3
         static let lifeline: Int32 = 4
         static let cells: Int32 = 5
+        static let memcachedListener: Int32 = 6
     }
 
     let processID: Int32
@@ -24,11 +25,15 @@ struct WorkerProcess: ~Copyable {
     ///   - arguments: without the program's name.
     ///   - listener: its number must be above those that the worker finds its descriptors under, like every descriptor
     ///     here: `dup2` onto itself would leave it close-on-exec.
+    ///   - memcachedListener: likewise; nil where nobody is to connect there.
     ///   - cells: what it counts in; nil where there is none.
     init(
-        program: String, arguments: [String], environment: [String: String], listener: Int32, cells: Int32?
+        program: String, arguments: [String], environment: [String: String], listener: Int32,
+        memcachedListener: Int32?, cells: Int32?
     ) throws(SystemError) {
-        precondition(listener >= ListeningSocket.lowestDescriptor, "see the parameter's description")
+        precondition(
+            min(listener, memcachedListener ?? listener) >= ListeningSocket.lowestDescriptor,
+            "see the parameter's description")
         var pair: [Int32] = [-1, -1]
         guard socketpair(AF_UNIX, Int32(SOCK_STREAM.rawValue | SOCK_CLOEXEC.rawValue), 0, &pair) == 0 else {
             throw SystemError("can't make a lifeline")
@@ -41,8 +46,8 @@ struct WorkerProcess: ~Copyable {
         guard ours >= 0 else { throw SystemError("can't make a lifeline") }
         do {
             processID = try WorkerProcess.spawn(
-                program, [program] + arguments, environment.map { "\($0.key)=\($0.value)" }, listener, theirs,
-                cells)
+                program, [program] + arguments, environment.map { "\($0.key)=\($0.value)" }, listener,
+                memcachedListener, theirs, cells)
         } catch {
             close(ours)
             throw error
@@ -53,8 +58,8 @@ struct WorkerProcess: ~Copyable {
     deinit { close(lifeline) }
 
     private static func spawn(
-        _ program: String, _ arguments: [String], _ environment: [String], _ listener: Int32, _ lifeline: Int32,
-        _ cells: Int32?
+        _ program: String, _ arguments: [String], _ environment: [String], _ listener: Int32,
+        _ memcachedListener: Int32?, _ lifeline: Int32, _ cells: Int32?
     ) throws(SystemError) -> Int32 {
         var actions = posix_spawn_file_actions_t()
         var attributes = posix_spawnattr_t()
@@ -66,6 +71,9 @@ struct WorkerProcess: ~Copyable {
         }
         posix_spawn_file_actions_adddup2(&actions, listener, Inherited.listener)
         posix_spawn_file_actions_adddup2(&actions, lifeline, Inherited.lifeline)
+        if let memcachedListener {
+            posix_spawn_file_actions_adddup2(&actions, memcachedListener, Inherited.memcachedListener)
+        }
         if let cells { posix_spawn_file_actions_adddup2(&actions, cells, Inherited.cells) }
         // The worker begins with no signal blocked or ignored, whatever is here.
         var none = sigset_t()

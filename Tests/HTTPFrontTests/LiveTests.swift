@@ -4,6 +4,7 @@ import Cluster
 import HTTPFront
 import HashRing
 import KeyValue
+import Listening
 import NIOCore
 import NIOPosix
 import Testing
@@ -17,7 +18,7 @@ final class LiveFront: Sendable {
     let loop: any EventLoop
     let operators: FakeOperators
     let front: NIOLoopBound<Front>
-    let server: FrontServer
+    let server: ConnectionServer
     let port: UInt16
     let gone: EventLoopPromise<Void>
     private let group: MultiThreadedEventLoopGroup
@@ -39,13 +40,13 @@ final class LiveFront: Sendable {
             }
             let front = Front(
                 node: NodeID("127.0.0.11:5000")!, loop: loop, data: data, operators: operators, tasks: FakeTasks(),
-                patience: patience)
+                patience: patience, room: ConnectionRoom(limit: connections ?? Limits.connectionsPerWorker))
             front.onGone = { gone.succeed() }
             return NIOLoopBound(front, eventLoop: loop)
         }.get()
         let (listener, port) = try Self.listen()
         self.port = port
-        server = try await FrontServer.start(front, listener: listener, connections: connections)
+        server = try await Front.listen(front, listener: listener)
     }
 
     func end() async throws {

@@ -28,7 +28,7 @@ struct ServerConfigurationTests {
         #expect(settled.requestDeadlineMilliseconds == 1000)
         #expect(settled.memcached == "/run/kvserver/memcached.sock")
         #expect(settled.snapshotSeconds == 60)
-        #expect(!settled.appendLog)
+        #expect(!settled.appendLog && settled.memcachedPort == nil)
         #expect(settled.etcd == nil)
     }
 
@@ -37,6 +37,7 @@ struct ServerConfigurationTests {
         #expect(Setting.node.environmentName == "KVSERVER_NODE")
         #expect(Setting.snapshotSeconds.environmentName == "KVSERVER_SNAPSHOT_SECONDS")
         #expect(Setting.appendLog.environmentName == "KVSERVER_APPEND_LOG")
+        #expect(Setting.memcachedPort.environmentName == "KVSERVER_MEMCACHED_PORT")
         #expect(Setting.requestDeadlineMilliseconds.environmentName == "KVSERVER_REQUEST_DEADLINE_MILLISECONDS")
     }
 
@@ -51,6 +52,11 @@ struct ServerConfigurationTests {
             (#"{"node": "127.0.0.1:5000", "workers": [2]}"#, "workers: neither text nor a number"),
             (#"{"node": "127.0.0.1:5000", "stateDirectory": "state"}"#, "stateDirectory is not an absolute path"),
             (#"{"node": "127.0.0.1:5000", "snapshotSeconds": -1}"#, "snapshotSeconds is not a whole number from 0"),
+            (#"{"node": "127.0.0.1:5000", "memcachedPort": 5000}"#, "memcachedPort is the port of HTTP: 5000"),
+            (
+                #"{"node": "127.0.0.1:5000", "memcachedPort": 0}"#,
+                "memcachedPort is not a whole number from 1 to 65535: '0'"
+            ),
             (#"{"node": "127.0.0.1:5000", "appendLog": 1}"#, "appendLog is not true or false: '1'"),
             (
                 #"{"node": "127.0.0.1:5000", "appendLog": true, "snapshotSeconds": 0}"#,

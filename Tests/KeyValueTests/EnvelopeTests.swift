@@ -14,7 +14,8 @@ struct EnvelopeTests {
         let envelope = Envelope(
             key: key, storedKey: StoredKey(key), value: random.buffer(Int.random(in: 0...largest, using: &random)),
             version: version, isTombstone: Int.random(in: 0..<5, using: &random) == 0, contentType: type,
-            expiryMilliseconds: Bool.random(using: &random) ? random.next() : nil)
+            expiryMilliseconds: Bool.random(using: &random) ? random.next() : nil,
+            clientFlags: Bool.random(using: &random) ? UInt32(truncatingIfNeeded: random.next()) : 0)
         return (key, envelope)
     }
 
@@ -32,10 +33,11 @@ struct EnvelopeTests {
             let isTombstone = Bool.random(using: &random)
             let type = Bool.random(using: &random) ? "text/plain; charset=utf-8" : nil
             let expiry: UInt64? = Bool.random(using: &random) ? random.next() : nil
+            let flags = Bool.random(using: &random) ? UInt32(truncatingIfNeeded: random.next()) : 0
             let stored = StoredKey(key)
             let envelope = Envelope(
                 key: key, storedKey: stored, value: value, version: version, isTombstone: isTombstone,
-                contentType: type, expiryMilliseconds: expiry)
+                contentType: type, expiryMilliseconds: expiry, clientFlags: flags)
             // Read from the middle of a larger buffer, as it comes from the network.
             var larger = ByteBuffer(bytes: [1, 2, 3])
             larger.writeImmutableBuffer(envelope.buffer)
@@ -43,6 +45,7 @@ struct EnvelopeTests {
             let again = try #require(Envelope(larger))
             #expect(again.version == version && again.isTombstone == isTombstone && again.contentType == type)
             #expect(again.expiryMilliseconds == expiry)
+            #expect(again.clientFlags == (isTombstone ? 0 : flags))
             #expect(again.value == (isTombstone ? ByteBuffer() : value))
             #expect(again.keyInside.map { Array($0.readableBytesView) } == (stored.isDigest ? key.bytes : nil))
             var stamped = again
@@ -50,6 +53,7 @@ struct EnvelopeTests {
             stamped.stamp(newer)
             #expect(stamped.version == newer && stamped.value == again.value && stamped.contentType == type)
             #expect(stamped.expiryMilliseconds == again.expiryMilliseconds)
+            #expect(stamped.clientFlags == again.clientFlags)
             #expect(again.version == version)
         }
     }
@@ -85,10 +89,26 @@ struct EnvelopeTests {
     @Test func theHeaderIsNeededWhole() throws {
         let key = try #require(Key([UInt8](repeating: 9, count: 300)))
         let envelope = Envelope(
-            key: key, storedKey: StoredKey(key), value: ByteBuffer(), contentType: "a/b", expiryMilliseconds: 5)
+            key: key, storedKey: StoredKey(key), value: ByteBuffer(), contentType: "a/b", expiryMilliseconds: 5,
+            clientFlags: 1)
         for count in 0..<envelope.buffer.readableBytes {
             #expect(Envelope(try #require(envelope.buffer.getSlice(at: 0, length: count))) == nil, "\(count)")
         }
+    }
+
+    /// A pair without client flags is what it was before there were any, byte for byte: what older nodes and snapshots
+    /// hold.
+    @Test func noClientFlagsTakeNoBytes() throws {
+        let key = try #require(Key("k"))
+        let value = ByteBuffer(string: "v")
+        let envelope = Envelope(
+            key: key, storedKey: StoredKey(key), value: value, version: Version(time: 1, writer: 2), clientFlags: 0)
+        let bytes: [UInt8] = [1, 0, 0, 0, 0, 0, 0, 0, 0, 1, 0, 0, 0, 2, UInt8(ascii: "v")]
+        #expect(Array(envelope.buffer.readableBytesView) == bytes)
+        let old = try #require(Envelope(ByteBuffer(bytes: bytes)))
+        #expect(old.clientFlags == 0 && old.value == value)
+        let flagged = Envelope(key: key, storedKey: StoredKey(key), value: value, clientFlags: .max)
+        #expect(flagged.buffer.readableBytes == bytes.count + Envelope.clientFlagsBytes)
     }
 
     @Test func overlongContentTypesAreLeftOut() throws {

@@ -53,6 +53,8 @@ def test_setup_refuses_what_it_does_not_know():
     run(SETUP, "local", "--workers", "0").expect(64, says="--workers takes 1 to 256: 0")
     run(SETUP, "local", "--memory", "many").expect(64, says="--memory takes MiB from 16 up: many")
     run(SETUP, "local", "--warm-restart", "maybe").expect(64, says="--warm-restart takes yes or no: maybe")
+    for port in ("5000", "0", "65536", "x"):
+        run(SETUP, "local", "--memcached-port", port).expect(64, says=f"--memcached-port takes a port other than 5000: {port}")
     for network in ("10.0.0", "127.0", "127.0.0.1", "127.0.256", "127.0.0;"):
         run(SETUP, "local", "--network", network).expect(64, says="--network takes the first three bytes")
     run(SETUP, "local", "status", "now").expect(64, says="local status takes no arguments")

@@ -37,6 +37,19 @@ def test_it_comes_up_says_what_to_try_and_goes_down():
     expect(local.ring(13) == local.default_ring(), local.ring(13))
 
 
+def test_it_speaks_memcacheds_protocol_where_it_is_told_to():
+    local = Local("--memcached-port", "11211")
+    said = local.up().output
+    command = next((line for line in said.splitlines() if "telnet://" in line), "").split("    #")[0]
+    expect(f"telnet://{local.network}.11:11211" in command, f"no line to try it with in:\n{said}")
+    # (The line as it is printed.)
+    run("bash", "-c", command).expect(says="STORED\nVALUE roof 0 3\nred\nEND")
+    expect(local.find(12, "roof") == "red", f"over HTTP: {local.find(12, 'roof')}")
+    # The port belongs to the cluster's settings: whoever starts it again need not name it.
+    local.setup("down").expect()
+    run(SETUP, "local", environment=local.environment, seconds=90).expect(says=f"telnet://{local.network}.11:11211")
+
+
 def test_what_died_is_started_again():
     local = Local()
     local.up()

@@ -11,7 +11,8 @@ PORT=5000
 
 local_usage() {
     cat <<'END'
-Usage: ./setup.sh local [--nodes K] [--replicas N] [--workers W] [--memory MIB] [--network A.B.C] [--warm-restart yes|no]
+Usage: ./setup.sh local [--nodes K] [--replicas N] [--workers W] [--memory MIB] [--memcached-port PORT] [--network A.B.C]
+                        [--warm-restart yes|no]
        ./setup.sh local status            what runs, and the ring; fails if a part is missing
        ./setup.sh local logs [-f] [PART]  the end of the logs (of node1, haproxy, ...); -f follows them
        ./setup.sh local reload            replaces each node's workers one by one (SIGHUP); costs no request
@@ -34,6 +35,8 @@ memcacheds that die are started again by themselves (by the supervisor, and by d
   --replicas N     how many nodes hold each pair, 1 to 9 (3); all that are in the ring where those are fewer
   --workers W      worker processes a node (2)
   --memory MIB     memory for the pairs of each node (512)
+  --memcached-port PORT
+                   every node also speaks memcached's protocol, at this port of its own address (it does not)
   --network A.B.C  other loopback addresses (127.0.0), for a second cluster: 127.0.1
   --warm-restart yes|no
                    whether the pairs lie in /dev/shm, so that they outlast `restart` (yes where that has room for the
@@ -60,7 +63,7 @@ setup_local() {
     restart) restarted=("$@") ;;
     *) [ $# = 0 ] || misused "local $command takes no arguments" ;;
     esac
-    nodes='' replicas='' workers='' memory='' network='' warm=''
+    nodes='' replicas='' workers='' memory='' memcached_port='' network='' warm=''
     if [ "$command" = up ]; then
         options=$*
         read_options "$@"
@@ -87,6 +90,7 @@ read_options() {
         --workers) needs_value "$@" && workers=$2 ;;
         --replicas) needs_value "$@" && replicas=$2 ;;
         --memory) needs_value "$@" && memory=$2 ;;
+        --memcached-port) needs_value "$@" && memcached_port=$2 ;;
         --network) needs_value "$@" && network=$2 ;;
         --warm-restart) needs_value "$@" && warm=$2 ;;
         *) misused "unknown argument: $1" ;;
@@ -97,6 +101,9 @@ read_options() {
     is_number "${replicas:-3}" 1 9 || misused "--replicas takes 1 to 9: $replicas"
     is_number "${workers:-2}" 1 256 || misused "--workers takes 1 to 256: $workers"
     is_number "${memory:-512}" 16 1000000 || misused "--memory takes MiB from 16 up: $memory"
+    if ! is_number "${memcached_port:-11211}" 1 65535 || [ "$memcached_port" = "$PORT" ]; then
+        misused "--memcached-port takes a port other than $PORT: $memcached_port"
+    fi
     if [[ ${network:-127.0.0} != 127.* ]] || ! is_endpoint "${network:-127.0.0}.1:1"; then
         misused "--network takes the first three bytes of loopback addresses, such as 127.0.1: $network"
     fi
@@ -105,22 +112,24 @@ read_options() {
 
 # Sets whatever no option has set from the settings of last time, or from the defaults.
 settle_options() {
-    local saved_nodes='' saved_replicas='' saved_workers='' saved_memory='' saved_network='' saved_warm=''
+    local saved_nodes='' saved_replicas='' saved_workers='' saved_memory='' saved_memcached_port='' saved_network='' saved_warm=''
     # (The variables are assigned by name here.)
     local name value
     if [ -e "$STATE/settings" ]; then
         while IFS='=' read -r name value; do
-            case $name in nodes | replicas | workers | memory | network | warm) printf -v "saved_$name" %s "$value" ;; esac
+            case $name in nodes | replicas | workers | memory | memcached_port | network | warm) printf -v "saved_$name" %s "$value" ;; esac
         done <"$STATE/settings"
     fi
     nodes=${nodes:-${saved_nodes:-3}}
     replicas=${replicas:-${saved_replicas:-3}}
     workers=${workers:-${saved_workers:-2}}
     memory=${memory:-${saved_memory:-512}}
+    memcached_port=${memcached_port:-$saved_memcached_port}
     network=${network:-${saved_network:-127.0.0}}
     warm=${warm:-${saved_warm:-auto}}
     settings=$(printf 'nodes=%s\nreplicas=%s\nworkers=%s\nmemory=%s\nnetwork=%s\nwarm=%s' \
         "$nodes" "$replicas" "$workers" "$memory" "$network" "$warm")
+    [ -z "$memcached_port" ] || settings+=$'\nmemcached_port='$memcached_port
     BALANCER=$network.10
     if [ "$nodes" -ge 3 ]; then members=$((nodes - 1)); else members=$nodes; fi
 }
@@ -263,9 +272,11 @@ find_binary() {
 }
 
 check_ports() {
-    local node
+    local node at
     for ((node = 1; node <= nodes; node++)); do
-        supervisor_pid "$node" >/dev/null || require_free "$(address_of "$node")" "$STATE/node$node/kvserver.json"
+        for at in "$(address_of "$node")" ${memcached_port:+"$network.$((10 + node)):$memcached_port"}; do
+            supervisor_pid "$node" >/dev/null || require_free "$at" "$STATE/node$node/kvserver.json"
+        done
     done
     if ! haproxy_pid >/dev/null; then
         require_free "$BALANCER:$PORT" "$STATE/haproxy.cfg"
@@ -341,7 +352,8 @@ start_supervisor() {
     cat >"$directory/kvserver.json" <<END
 {
   "node": "$(address_of "$1")",
-  "workers": $workers,
+  "workers": $workers,${memcached_port:+
+  "memcachedPort": $memcached_port,}
   "memcached": $(json_string "$directory/memcached.sock"),
   "stateDirectory": $(json_string "$directory/state")
 }
@@ -424,6 +436,8 @@ Try next:
   curl '$at/route_test?key=roof'               # which node owns it
   curl $at/hash_ring                           # the ring
 END
+    [ -z "$memcached_port" ] ||
+        say "  printf 'set roof 0 0 3\\r\\nred\\r\\nget roof\\r\\nquit\\r\\n' | curl -s telnet://$network.11:$memcached_port    # memcached's protocol"
     if [ "$nodes" -ge 3 ]; then
         # The middle of the first member's part of the ring; between 3000 and 8000, the round 5000.
         free=$((3000 + 5000 / members))

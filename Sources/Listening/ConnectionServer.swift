@@ -1,15 +1,12 @@
 // SPDX-License-Identifier: Apache-2.0
 
-private import Glibc
-private import KeyValue
 package import NIOCore
 private import NIOPosix
 
-/// The worker's listening side: accepts clients on a socket that it was given, and serves them on the front's event
-/// loop.
+/// A worker's listening side: accepts clients on a socket that it was given, on one event loop.
 ///
 /// The socket is shared with the other workers of the host, so a worker that has its fill leaves new clients to them.
-package final class FrontServer: Sendable {
+package final class ConnectionServer: Sendable {
     /// So few that clients who come all at once spread over the workers.
     private static let acceptsAtOnce: UInt = 2
 
@@ -26,17 +23,16 @@ package final class FrontServer: Sendable {
     /// - Parameters:
     ///   - listener: a descriptor that listens already. It is closed with `stopAccepting`, which leaves the socket to
     ///     its other owners.
-    ///   - connections: how many there may be at once; by default `Limits.connectionsPerWorker`. Descriptors that the
-    ///     process may open can be the tighter bound: see `Limits.descriptorsKept`.
+    ///   - initialize: makes the connection's pipeline.
     package static func start(
-        _ front: NIOLoopBound<Front>, listener: NIOBSDSocket.Handle, connections: Int? = nil
-    ) async throws -> FrontServer {
-        let limit = connections ?? Limits.connectionsPerWorker
-        let channel = try await ServerBootstrap(group: front.eventLoop, childGroup: front.eventLoop)
+        listener: NIOBSDSocket.Handle, room: NIOLoopBound<ConnectionRoom>,
+        initialize: @escaping @Sendable (any Channel) throws -> Void
+    ) async throws -> ConnectionServer {
+        let channel = try await ServerBootstrap(group: room.eventLoop, childGroup: room.eventLoop)
             .serverChannelOption(.maxMessagesPerRead, value: acceptsAtOnce)
             .serverChannelInitializer { channel in
                 channel.eventLoop.makeCompletedFuture {
-                    try channel.pipeline.syncOperations.addHandler(AcceptCap(front.value, limit))
+                    try channel.pipeline.syncOperations.addHandler(AcceptCap(room.value))
                 }
             }
             .childChannelOption(.socketOption(.tcp_nodelay), value: 1)
@@ -45,12 +41,10 @@ package final class FrontServer: Sendable {
             )
             .childChannelOption(.allowRemoteHalfClosure, value: true)
             .childChannelOption(.maxMessagesPerRead, value: 1)
-            .childChannelInitializer { channel in
-                channel.eventLoop.makeCompletedFuture { try HTTPFrontHandler.addHandlers(to: channel, front.value) }
-            }
+            .childChannelInitializer { channel in channel.eventLoop.makeCompletedFuture { try initialize(channel) } }
             .withBoundSocket(listener)
             .get()
-        return FrontServer(channel)
+        return ConnectionServer(channel)
     }
 
     /// Accepts nobody any more; returns once the listening descriptor is closed. (That it was closed before is as
@@ -67,30 +61,14 @@ package final class FrontServer: Sendable {
         /// that was raised (`prlimit`).
         private static let pause = TimeAmount.milliseconds(100)
 
-        private let front: Front
-        private let limit: Int
+        private let room: ConnectionRoom
         private var waiting: Scheduled<Void>?
 
-        init(_ front: Front, _ limit: Int) {
-            self.front = front
-            self.limit = limit
-        }
-
-        private var hasRoom: Bool {
-            front.connectionCount < limit && front.connectionCount < AcceptCap.descriptorsForConnections
-        }
-
-        /// Asked each time, for it may be changed while the process runs.
-        private static var descriptorsForConnections: Int {
-            var descriptors = rlimit()
-            guard getrlimit(__rlimit_resource_t(RLIMIT_NOFILE.rawValue), &descriptors) == 0 else { return .max }
-            let count = Int(clamping: descriptors.rlim_cur)
-            return count - Limits.descriptorsKept(of: count)
-        }
+        init(_ room: ConnectionRoom) { self.room = room }
 
         func handlerAdded(context: ChannelHandlerContext) {
-            front.onRoom = {
-                guard let waiting = self.waiting, self.hasRoom else { return }
+            room.onRoom(for: self) {
+                guard let waiting = self.waiting, self.room.hasRoom else { return }
                 waiting.cancel()
                 self.waiting = nil
                 context.read()
@@ -98,12 +76,12 @@ package final class FrontServer: Sendable {
         }
 
         func handlerRemoved(context: ChannelHandlerContext) {
-            front.onRoom = {}
+            room.onRoom(for: self, nil)
             waiting?.cancel()
         }
 
         func read(context: ChannelHandlerContext) {
-            if hasRoom { return context.read() }
+            if room.hasRoom { return context.read() }
             guard waiting == nil else { return }
             waiting = context.eventLoop.assumeIsolated().scheduleTask(in: AcceptCap.pause) {
                 self.waiting = nil

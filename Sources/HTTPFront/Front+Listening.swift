@@ -1,0 +1,16 @@
+// SPDX-License-Identifier: Apache-2.0
+
+package import Listening
+package import NIOCore
+
+extension Front {
+    /// Starts to accept clients on a descriptor that listens already, and serves them on the front's event loop.
+    package static func listen(
+        _ front: NIOLoopBound<Front>, listener: NIOBSDSocket.Handle
+    ) async throws -> ConnectionServer {
+        let room = try await front.eventLoop.submit { NIOLoopBound(front.value.room, eventLoop: front.eventLoop) }.get()
+        return try await ConnectionServer.start(listener: listener, room: room) { channel in
+            try HTTPFrontHandler.addHandlers(to: channel, front.value)
+        }
+    }
+}

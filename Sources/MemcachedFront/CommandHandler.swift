@@ -1,0 +1,396 @@
+// SPDX-License-Identifier: Apache-2.0
+
+private import Cluster
+private import KeyValue
+package import NIOCore
+
+/// One connection that speaks memcached's protocol: has what the parser reads done in the order of `CommandQueue`, and
+/// writes the answers as bytes. Belongs to its event loop.
+///
+/// Every command is answered exactly once, in order, but for those that want no answer, or the connection ends. It ends
+/// in order: after its last answer this side's half is closed, and what the client still sends is thrown away for a
+/// moment, undone, so that the answer is not lost to a reset.
+package final class CommandHandler: ChannelDuplexHandler {
+    package typealias InboundIn = ByteBuffer
+    package typealias OutboundIn = ByteBuffer
+    package typealias OutboundOut = ByteBuffer
+    typealias CommandID = CommandQueue.ID
+
+    let front: CommandFront
+    /// Where this connection stands in the front's table.
+    var place: Int?
+    private var context: ChannelHandlerContext?
+
+    // What comes in.
+    private var parser = CommandParser()
+    private var input = ByteBuffer()
+    /// Of `input`, as the front counts it.
+    private var heldInput = 0
+    /// Since when there are bytes of a command that is not whole, and how many have come since.
+    private var partial: (since: NIODeadline, bytes: Int)?
+    /// Commands wait in `input` until others are answered.
+    private var isBacklogged = false
+    private var isInputOver = false
+    private var isInputClosed = false
+    private var wantsRead = false
+    private var isReading = false
+
+    // What is being done.
+    private var queue = CommandQueue()
+    private var gets: [CommandID: GetRun] = [:]
+    private var heldBytes = 0
+    private var isAdvancing = false
+    private var hasNews = false
+
+    // What goes out.
+    private var out = ByteBuffer()
+    private var isFlushAwaited = false
+    private var isWritable = true
+    private var isEnding = false
+    private var farewellUntil = NIODeadline.distantFuture
+    private var sentBytes = 0
+    private var drained: (bytes: Int, since: NIODeadline)
+
+    package init(_ front: CommandFront) {
+        self.front = front
+        self.drained = (0, front.roughNow)
+    }
+
+    // MARK: The connection's life
+
+    package func handlerAdded(context: ChannelHandlerContext) {
+        self.context = context
+        if context.channel.isActive { begin() }
+    }
+
+    package func channelActive(context: ChannelHandlerContext) {
+        if place == nil { begin() }
+        context.fireChannelActive()
+    }
+
+    private func begin() {
+        front.add(self)
+        if front.isLeaving { leave() }
+    }
+
+    package func channelInactive(context: ChannelHandlerContext) {
+        forgetAll()
+        front.remove(self)
+        context.fireChannelInactive()
+    }
+
+    package func handlerRemoved(context: ChannelHandlerContext) {
+        forgetAll()
+        front.remove(self)
+        self.context = nil
+    }
+
+    private func forgetAll() {
+        isEnding = true
+        queue.removeAll()
+        for run in gets.values { run.abandon() }
+        gets = [:]
+        input = ByteBuffer()
+        partial = nil
+        heldInput = 0
+        hold(-heldBytes)
+    }
+
+    package func userInboundEventTriggered(context: ChannelHandlerContext, event: Any) {
+        guard let event = event as? ChannelEvent, case .inputClosed = event else {
+            return context.fireUserInboundEventTriggered(event)
+        }
+        isInputClosed = true
+        if isEnding { closeOnceSent() } else { advance() }
+    }
+
+    package func errorCaught(context: ChannelHandlerContext, error: any Error) { context.close(promise: nil) }
+
+    /// The worker leaves: ends once everything that was read is answered. (Half a command is none.)
+    func leave() {
+        guard !isEnding else { return }
+        advance()
+    }
+
+    // MARK: Reading
+
+    package func channelRead(context: ChannelHandlerContext, data: NIOAny) {
+        guard !isEnding else { return }
+        isReading = true
+        var bytes = unwrapInboundIn(data)
+        partial?.bytes += bytes.readableBytes
+        if input.readableBytes == 0 { input = bytes } else { input.writeBuffer(&bytes) }
+        advance()
+    }
+
+    package func channelReadComplete(context: ChannelHandlerContext) {
+        isReading = false
+        flush()
+        context.fireChannelReadComplete()
+    }
+
+    package func read(context: ChannelHandlerContext) {
+        if takesInput { context.read() } else { wantsRead = true }
+    }
+
+    /// Whether more may be read now.
+    private var takesInput: Bool { isEnding || isWritable && queue.count < Limits.pipelinedCommands }
+
+    private func resumeReading() {
+        guard wantsRead, takesInput else { return }
+        wantsRead = false
+        context?.read()
+    }
+
+    /// Takes commands from what has come, as many as may be pending.
+    private func parse() {
+        let room = CommandParser.Room(valueBytes: front.store.itemBytes, isFull: front.isFull)
+        while !isEnding, !isInputOver, queue.count < Limits.pipelinedCommands,
+            let event = parser.next(in: &input, room)
+        {
+            let now = NIODeadline.now()
+            partial = nil
+            switch event {
+            case .command(let command):
+                queue.append(command, since: now)
+                if case .quit = command.action { isInputOver = true }
+            case .refused(let refusal):
+                if refusal.closes { isInputOver = true }
+                refuse(refusal, since: now)
+            case .hangUp:
+                isInputOver = true
+            }
+        }
+        if isInputOver { input = ByteBuffer() }
+        hold(input.readableBytes - heldInput)
+        heldInput = input.readableBytes
+        isBacklogged = !isInputOver && heldInput > 0 && queue.count >= Limits.pipelinedCommands
+        let isPartial = !isInputOver && !isBacklogged && (heldInput > 0 || !parser.isBetweenCommands)
+        if !isPartial {
+            partial = nil
+        } else if partial == nil {
+            partial = (front.roughNow, heldInput)
+        }
+    }
+
+    /// Answers a command that is not done.
+    private func refuse(_ refusal: CommandRefusal, since: NIODeadline) {
+        let answer = CommandAnswer(refusal)
+        hold(answer.reply?.bytes ?? 0)
+        queue.append(answer, CommandQueue.Trait(refusal.verb, since: since))
+    }
+
+    // MARK: Doing
+
+    /// Begins what may begin, and writes what can be written.
+    func advance() {
+        guard !isAdvancing else {
+            hasNews = true
+            return
+        }
+        isAdvancing = true
+        repeat {
+            hasNews = false
+            parse()
+            while !isEnding, let (id, command) = queue.begin() { perform(command, id) }
+            emit()
+        } while hasNews && !isEnding
+        isAdvancing = false
+        if !isReading, !isFlushAwaited {
+            isFlushAwaited = true
+            front.flushSoon(self)
+        }
+    }
+
+    private func perform(_ command: Command, _ id: CommandID) {
+        switch command.action {
+        case .say(let text):
+            complete(
+                id, command, CommandAnswer(.done, Reply(command.verb == .version ? "VERSION \(front.version)" : text)))
+        case .quit: complete(id, command, CommandAnswer(.done, nil, closes: true))
+        case .stats: complete(id, command, CommandAnswer(.done, statistics))
+        case .get(let keys, withCas: let withCas, touch: let touch):
+            let run = GetRun(keys, withCas: withCas) { key, completion in self.find(key, touch: touch, completion) }
+            gets[id] = run
+            ask(run)
+        case .metaGet(let key, withValue: let withValue, unlessCas: let cas, touch: let touch):
+            metaGet(key, withValue: withValue, unlessCas: cas, touch: touch, command, id)
+        case .store(let key, let store): self.store(key, store, command, id)
+        case .delete(let key, cas: let cas): delete(key, cas: cas, command, id)
+        case .count(let key, let count): self.count(key, count, command, id)
+        case .touch(let key, let expiry): touch(key, expiry, command, id)
+        }
+    }
+
+    /// The answer of a command that was begun, once. What wants none is silent.
+    func complete(_ id: CommandID, _ command: Command, _ answer: CommandAnswer) {
+        var answer = answer
+        if command.isQuiet, command.meta == nil { answer.reply = nil }
+        guard queue.complete(id, answer) else { return }
+        hold(answer.reply?.bytes ?? 0)
+        advance()
+    }
+
+    private func ask(_ run: GetRun) {
+        // (One at a time while the worker holds as much as it may, so that what was begun comes to an end.)
+        run.ask(front.isFull ? 1 : Limits.getWindow) { bytes in
+            self.hold(bytes)
+            self.advance()
+        }
+    }
+
+    /// Counts bytes that this connection makes the worker keep.
+    private func hold(_ bytes: Int) {
+        heldBytes += bytes
+        front.hold(bytes)
+    }
+
+    // MARK: Writing
+
+    private func emit() {
+        while isWritable, !isEnding {
+            switch queue.front {
+            case .none:
+                // (Half a command is none.)
+                if isInputOver || isInputClosed || front.isLeaving, !isBacklogged { end() }
+                return
+            case .unfinished(let id, let trait):
+                guard let run = gets[id], pump(run, trait) else { return }
+                gets[id] = nil
+                queue.removeFront()
+                // (A write may have waited for it.)
+                hasNews = true
+            case .answer(let answer, let trait):
+                queue.removeFront()
+                front.metrics.answered(trait.verb, answer.outcome, since: trait.since)
+                if let reply = answer.reply {
+                    hold(-reply.bytes)
+                    write(reply)
+                }
+                if answer.closes { return end() }
+            }
+            // What was answered makes room for what waits.
+            if isBacklogged { hasNews = true }
+        }
+    }
+
+    /// Writes what a get has; true once it is all there.
+    private func pump(_ run: GetRun, _ trait: CommandQueue.Trait) -> Bool {
+        while isWritable {
+            switch run.next() {
+            case .wait:
+                ask(run)
+                return false
+            case .none: ask(run)
+            case .value(let reply, bytes: let bytes):
+                hold(-bytes)
+                write(reply)
+                ask(run)
+            case .failure(let failure, bytes: let bytes):
+                hold(-bytes)
+                // What was sent already stays true; the client learns that the rest is not known.
+                let answer = CommandAnswer(failure)
+                if let reply = answer.reply { write(reply) }
+                front.metrics.answered(trait.verb, answer.outcome, since: trait.since)
+                return true
+            case .end:
+                write(Reply("END"))
+                front.metrics.answered(trait.verb, run.hasHit ? .hit : .miss, since: trait.since)
+                return true
+            }
+        }
+        return false
+    }
+
+    private func write(_ reply: Reply) {
+        if let value = reply.encode(into: &out) {
+            writeOut()
+            write(value)
+            out.writeStaticString("\r\n")
+        } else if out.readableBytes > CommandFront.writtenBytes {
+            writeOut()
+        }
+    }
+
+    private func write(_ bytes: ByteBuffer) {
+        sentBytes += bytes.readableBytes
+        context?.write(wrapOutboundOut(bytes), promise: nil)
+    }
+
+    private func writeOut() {
+        guard out.readableBytes > 0 else { return }
+        write(out)
+        out = ByteBuffer()
+    }
+
+    func flush() {
+        isFlushAwaited = false
+        writeOut()
+        context?.flush()
+        resumeReading()
+    }
+
+    package func channelWritabilityChanged(context: ChannelHandlerContext) {
+        isWritable = context.channel.isWritable
+        // What waits in the channel has to be on its way, or nothing would ever tell that there is room again.
+        if isWritable { advance() } else { context.flush() }
+        context.fireChannelWritabilityChanged()
+    }
+
+    // MARK: Ending
+
+    /// The last answer has been written.
+    private func end() {
+        guard let context, !isEnding else { return }
+        forgetAll()
+        farewellUntil = front.loop.now + front.patience.farewell
+        writeOut()
+        context.flush()
+        if isInputClosed { closeOnceSent() } else { context.close(mode: .output, promise: nil) }
+        resumeReading()
+    }
+
+    /// Both sides are done with the connection, but for bytes that may wait in the channel.
+    private func closeOnceSent() {
+        guard let context else { return }
+        let sent = context.eventLoop.makePromise(of: Void.self)
+        sent.futureResult.assumeIsolated().whenComplete { _ in self.context?.close(promise: nil) }
+        context.writeAndFlush(wrapOutboundOut(ByteBuffer()), promise: sent)
+    }
+
+    /// Looks at the deadlines.
+    func sweep(_ now: NIODeadline) {
+        guard let context else { return }
+        let waitingBytes = waitingBytes(context)
+        if isStuck(waitingBytes, now) { return context.close(promise: nil) }
+        if isEnding {
+            if waitingBytes > 0 { farewellUntil = now + front.patience.farewell }
+            if now >= farewellUntil { context.close(promise: nil) }
+            return
+        }
+        guard let partial else { return }
+        // (Where it is this side that does not read, the client is not late.)
+        if !takesInput { return self.partial = (now, partial.bytes) }
+        let allowance = TimeAmount.seconds(Int64(partial.bytes / max(1, front.patience.valueBytesPerSecond)))
+        guard now - partial.since > front.patience.command + allowance else { return }
+        isInputOver = true
+        let late = CommandRefusal(.none, "CLIENT_ERROR the command took too long to arrive", closes: true)
+        refuse(late, since: now)
+        advance()
+    }
+
+    /// Bytes that the channel could not send yet.
+    private func waitingBytes(_ context: ChannelHandlerContext) -> Int {
+        guard sentBytes != drained.bytes else { return 0 }
+        return (try? context.channel.syncOptions?.getOption(ChannelOptions.bufferedWritableBytes)) ?? 0
+    }
+
+    /// Whether the client has taken nothing of what waits for it for too long.
+    private func isStuck(_ waitingBytes: Int, _ now: NIODeadline) -> Bool {
+        if waitingBytes == 0 || sentBytes - waitingBytes != drained.bytes {
+            drained = (sentBytes - waitingBytes, now)
+            return false
+        }
+        return now - drained.since > front.patience.write
+    }
+}

@@ -1,0 +1,165 @@
+// SPDX-License-Identifier: Apache-2.0
+
+import KeyValue
+import MemcachedFront
+import NIOCore
+import NIOEmbedded
+import Testing
+
+/// What runs beside what, how much is begun, and how a connection ends.
+struct PipelineTests {
+    @Test func writesOfDifferentKeysRunBesideEachOther() throws {
+        let client = try TestConnection()
+        client.store.isSlow = true
+        client.send("set a 0 0 1\r\n1\r\nset b 0 0 1\r\n2\r\nset a 0 0 1\r\n3\r\nget a b\r\n")
+        #expect(client.store.waiting.map(\.name) == ["write a", "write b"])
+        client.store.release("write b")
+        #expect(client.said() == "")
+        client.store.release("write a")
+        #expect(client.said() == "STORED\r\nSTORED\r\n")
+        client.store.release("write a")
+        #expect(client.store.waiting.map(\.name) == ["read a", "read b"])
+        client.store.release("read b", "read a")
+        #expect(client.said() == "STORED\r\nVALUE a 0 1\r\n3\r\nVALUE b 0 1\r\n2\r\nEND\r\n")
+    }
+
+    @Test func nothingOvertakesAWrite() throws {
+        let client = try TestConnection()
+        client.store.isSlow = true
+        client.send("get a\r\nset a 0 0 1\r\n1\r\nget b\r\nmn\r\n")
+        #expect(client.store.waiting.map(\.name) == ["read a"])
+        client.store.release("read a")
+        #expect(client.store.waiting.map(\.name) == ["write a"] && client.said() == "END\r\n")
+        client.store.release("write a")
+        #expect(client.store.waiting.map(\.name) == ["read b"] && client.said() == "STORED\r\n")
+        client.store.release("read b")
+        #expect(client.said() == "END\r\nMN\r\n")
+    }
+
+    @Test func noMoreThanSoManyCommandsAreBegun() throws {
+        let client = try TestConnection()
+        client.store.isSlow = true
+        let count = 3 * Limits.pipelinedCommands
+        client.send((0..<count).map { "get \($0)\r\n" }.joined())
+        #expect(client.store.waiting.count == Limits.pipelinedCommands)
+        var answers = ""
+        while !client.store.waiting.isEmpty {
+            client.store.release(client.store.waiting[0].name)
+            answers += client.said()
+        }
+        #expect(answers == String(repeating: "END\r\n", count: count))
+        #expect(client.store.mostAtOnce == Limits.pipelinedCommands)
+        #expect(client.ask("mn\r\n") == "MN\r\n")
+    }
+
+    @Test func manyCommandsAtOnce() throws {
+        let client = try TestConnection()
+        let count = 5 * Limits.pipelinedCommands + 3
+        #expect(client.ask(String(repeating: "mn\r\n", count: count)) == String(repeating: "MN\r\n", count: count))
+    }
+
+    @Test func aGetAsksForAWindowOfItsKeys() throws {
+        let client = try TestConnection()
+        let keys = (0..<1000).map { "k\($0)" }
+        for key in keys { _ = client.ask("set \(key) 0 0 1\r\nx\r\n") }
+        client.store.isSlow = true
+        client.send("get \(keys.joined(separator: " "))\r\n")
+        #expect(client.store.waiting.count == Limits.getWindow)
+        // The first one's answer is late: nothing can be said before it, and no more is asked for.
+        while client.store.waiting.count > 1 { client.store.release(client.store.waiting[1].name) }
+        #expect(client.said() == "" && client.store.mostAtOnce == Limits.getWindow)
+        client.store.release("read k0")
+        var answers = client.said()
+        while !client.store.waiting.isEmpty {
+            client.store.release(client.store.waiting[0].name)
+            answers += client.said()
+        }
+        #expect(answers == keys.map { "VALUE \($0) 0 1\r\nx\r\n" }.joined() + "END\r\n")
+        #expect(client.front.heldBytes == 0)
+    }
+
+    /// The values before the one that failed stay, and the client hears that the rest is not known.
+    @Test func aGetThatBreaksOff() throws {
+        let client = try TestConnection()
+        for key in ["a", "b", "c"] { _ = client.ask("set \(key) 0 0 1\r\nx\r\n") }
+        client.store.isSlow = true
+        client.send("get a\r\n")
+        client.store.failure = .notApplied(.deadline)
+        client.send("get b c\r\nmn\r\n")
+        client.store.failure = nil
+        client.store.release("read c", "read b", "read a")
+        #expect(
+            client.said()
+                == "VALUE a 0 1\r\nx\r\nEND\r\nSERVER_ERROR The request's time was up before it was done.\r\nMN\r\n")
+        #expect(client.front.heldBytes == 0)
+    }
+
+    @Test func bytesAreCounted() throws {
+        let client = try TestConnection()
+        client.store.isSlow = true
+        client.send("set a 0 0 10\r\nabc")
+        #expect(client.front.heldBytes == 3)
+        client.send("defghij\r\n")
+        #expect(client.front.heldBytes == 0)
+        client.store.release("write a")
+        #expect(client.said() == "STORED\r\n" && client.front.heldBytes == 0)
+        client.send("set a 0 0 10\r\nabc")
+        _ = try? client.channel.finish()
+        #expect((client.front.heldBytes, client.front.connectionCount) == (0, 0))
+    }
+
+    @Test func aWorkerThatLeavesAnswersWhatHasBegun() throws {
+        let client = try TestConnection()
+        client.store.isSlow = true
+        client.send("set a 0 0 1\r\nx\r\nset b 0 0 1\r\n")
+        var isGone = false
+        client.front.onGone = { isGone = true }
+        client.front.leave()
+        #expect(!isGone && client.said() == "")
+        client.store.release("write a")
+        #expect(client.said() == "STORED\r\n")
+        // What comes now is not done any more.
+        client.send("x\r\nset c 0 0 1\r\nx\r\n")
+        #expect(client.store.waiting.isEmpty && client.said() == "")
+        client.advance(.seconds(3))
+        #expect(isGone && client.front.connectionCount == 0)
+    }
+
+    @Test func anIdleConnectionOfAWorkerThatLeavesEndsAtOnce() throws {
+        let client = try TestConnection()
+        var isGone = false
+        client.front.onGone = { isGone = true }
+        client.front.leave()
+        client.advance(.seconds(3))
+        #expect(isGone)
+    }
+
+    /// `printf … | nc`: the client sends all it has, ends its side, and reads.
+    @Test func aClientThatSaysNothingMoreGetsItsAnswers() throws {
+        let client = try TestConnection()
+        client.store.isSlow = true
+        client.send("set a 0 0 1\r\nx\r\nget a\r\nget")
+        client.channel.pipeline.fireUserInboundEventTriggered(ChannelEvent.inputClosed)
+        client.store.release("write a")
+        client.store.release("read a")
+        #expect(client.said() == "STORED\r\nVALUE a 0 1\r\nx\r\nEND\r\n")
+        client.channel.embeddedEventLoop.run()
+        #expect(!client.channel.isActive)
+    }
+
+    @Test func halfACommandIsNotWaitedForWithoutEnd() throws {
+        let client = try TestConnection()
+        client.send("set a 0 0 5\r\nx")
+        client.advance(.seconds(59))
+        #expect(client.channel.isActive && client.said() == "")
+        client.advance(.seconds(2))
+        #expect(client.said() == "CLIENT_ERROR the command took too long to arrive\r\n")
+        client.advance(.seconds(3))
+        #expect(!client.channel.isActive)
+        // Between commands a client may be silent.
+        let idle = try TestConnection()
+        #expect(idle.ask("mn\r\n") == "MN\r\n")
+        idle.advance(.hours(10))
+        #expect(idle.ask("mn\r\n") == "MN\r\n")
+    }
+}
