@@ -42,6 +42,11 @@ def find_server_binary():
     return f"{directory}/KVServer"
 
 
+def find_kvctl_binary():
+    """KVCTL_BINARY, or what stands beside the daemon."""
+    return os.environ.get("KVCTL_BINARY") or str(Path(find_server_binary()).with_name("kvctl"))
+
+
 class AddressBlock:
     """A 127.x.y.0/24 of our own. Whoever listens on its last address holds it, so that runs at the same time differ."""
 
