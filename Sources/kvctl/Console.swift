@@ -18,6 +18,9 @@ enum Console {
     /// A line to standard output.
     static func say(_ line: String) throws { try write(Array((line + "\n").utf8)) }
 
+    /// What a command that goes on has done, to standard error.
+    static func note(_ message: String) { error(message) }
+
     static func error(_ message: String) {
         // (Nobody is left to be told when this fails.)
         try? write(Array("kvctl: \(message)\n".utf8), to: STDERR_FILENO)

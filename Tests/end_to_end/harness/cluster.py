@@ -334,9 +334,12 @@ class Proxy:
 
     def __init__(self, address, statistics_address, nodes, directory):
         self.address = address
+        self.statistics_address = statistics_address
         self._log_path = Path(directory) / "haproxy.log"
         self._configuration_path = Path(directory) / "haproxy.cfg"
         template = Path(os.environ.get("KVSERVER_HAPROXY_CFG", REPOSITORY / "haproxy.cfg")).read_text()
+        self.socket_path = Path(directory) / "haproxy.sock"
+        Path(directory, "ring.map").write_text("")
         self._configuration_path.write_text(
             rewritten_configuration(template, address, statistics_address, [node.address for node in nodes], directory))
         self._process = None
@@ -365,6 +368,17 @@ class Proxy:
                 asked = time.monotonic()
             return set(children_of(self._process.pid)) - before
         eventually(seconds, "HAProxy has a new worker", has_new_worker)
+
+    def order(self, line):
+        """What HAProxy answers to a command on its admin socket."""
+        with socket.socket(socket.AF_UNIX) as connection:
+            connection.settimeout(5)
+            connection.connect(str(self.socket_path))
+            connection.sendall(line.encode() + b"\n")
+            answer = b""
+            while part := connection.recv(1 << 16):
+                answer += part
+            return answer.decode()
 
     def end(self):
         """`kill -9`; may be started again."""
@@ -425,7 +439,7 @@ def rewritten_configuration(template, address, statistics_address, server_addres
                 servers_written = True
                 line = "\n".join(" ".join([f"    server node{number}", server, *words[3:]])
                                  for number, server in enumerate(server_addresses, 1))
-            output.append(line)
+            output.append(re.sub(r"map_int\([^),]*", f"map_int({directory}/ring.map", line))
     return "\n".join(output) + "\n"
 
 
