@@ -5,7 +5,7 @@ package import HashRing
 /// HAProxy's map from slots to servers: which servers hold a slot, the owner's first.
 ///
 /// HAProxy sends a request to the first of them that is up by its own health checks. So the map changes with the ring
-/// alone: a node that fails costs no swap, and is passed over within HAProxy's own time also where nobody keeps the map.
+/// alone: a node that fails costs no swap, and is passed over in HAProxy's own time, also where nobody keeps the map.
 package enum BalancerMap {
     /// A run of slots with the same servers: `0:3000 a:b:c`.
     package struct Line: Hashable, Sendable {

@@ -20,7 +20,8 @@ struct ControlCommand: AsyncParsableCommand {
         version: programVersion,
         subcommands: [
             GetCommand.self, PutCommand.self, DeleteCommand.self, IncrementCommand.self, ListCommand.self,
-            StatusCommand.self, RingCommand.self, HAProxyCommand.self,
+            StatusCommand.self, RingCommand.self, BackupCommand.self, VerifyCommand.self, RestoreCommand.self,
+            WatchCommand.self, BenchCommand.self, HAProxyCommand.self,
         ])
 
     /// A pipe whose reader has gone ends a write with an error, not this process.

@@ -22,8 +22,8 @@ struct StoreClient: Sendable {
     let seconds: Double
     private let http: HTTPClient
 
-    private static let attempts = 4
     private static let firstPause = Duration.milliseconds(200)
+    private static let longestPause = Duration.seconds(5)
 
     init(entrance: NodeID, seconds: Double, connections: Int = 16) {
         self.entrance = entrance
@@ -76,6 +76,8 @@ struct StoreClient: Sendable {
         var isRepeatable = true
         /// How long the answer may take; nil: as long as the client says.
         var seconds: Double? = nil
+        /// How often it is sent where nobody is ready and it is the same to do it twice.
+        var attempts = 4
     }
 
     /// The answer, whatever its status.
@@ -109,11 +111,11 @@ struct StoreClient: Sendable {
                 guard outcome != .done else { return answer }
                 throw Failure(outcome, StoreClient.reason(of: answer, at: request.node ?? entrance))
             } catch let failure as Failure {
-                guard request.isRepeatable, failure.outcome == .unavailable, attempt < StoreClient.attempts else {
+                guard request.isRepeatable, failure.outcome == .unavailable, attempt < request.attempts else {
                     throw failure
                 }
                 try await Task.sleep(for: pause)
-                pause *= 2
+                pause = min(pause * 2, StoreClient.longestPause)
             }
         }
         preconditionFailure("the last attempt returns or throws")

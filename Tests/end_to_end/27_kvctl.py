@@ -19,6 +19,8 @@ def run(context):
         unavailable(cluster, kvctl)
         ring(cluster, kvctl)
     with context.cluster(settings={"snapshotSeconds": 1}) as cluster:
+        cluster.install_ring(cluster.first_ring, standbys=[cluster.node(3).address])
+        measures(cluster, Kvctl(cluster.proxy.address))
         changes(cluster, Kvctl(cluster.proxy.address))
 
 
@@ -105,13 +107,17 @@ def changes(cluster, kvctl):
     for _, _, _, answer in exchange_many(cluster.addresses, [store_request(key, f"value of {key}") for key in keys]):
         expect_equal(answer.status, 200, "storing what is to move")
     standby, nobody = cluster.node(3).address, cluster.unused_address()
-    eventually(10, "the snapshots tell how many pairs there are", lambda: "about" in kvctl("ring", "plan", "add", standby).text)
-
     plan = kvctl("ring", "plan", "add", standby, "--position", "5000", "--json").expect().json
     expect_equal({node["node"]: (node["slotsOwnedBefore"], node["slotsOwnedAfter"]) for node in plan["nodes"]},
                  dict(zip(cluster.addresses, [(5000, 5000), (5000, 3000), (0, 2000)])), "the plan")
     expect_equal((plan["slotsWithNewOwner"], plan["copiesOfSlotsMoved"], plan["copiesOfSlots"]), (2000, 2000, 10_000), "what would move")
-    expect(abs(plan["estimatedPairsMoved"] - 800) < 160, f"of 4000 pairs {plan['estimatedPairsMoved']} would move")
+    # (As the latest snapshots have them; those of the benchmark are there, too.)
+    pairs = sum(len(node.pairs()) for node in cluster.nodes)
+
+    def is_about_right():
+        found = kvctl("ring", "plan", "add", standby, "--position", "5000", "--json").json["estimatedPairsMoved"]
+        return found is not None and abs(found - pairs / 5) < pairs / 25
+    eventually(15, f"of {pairs} pairs a fifth would move", is_about_right)
     kvctl("ring", "plan", "remove", cluster.node(2).address).expect(says="50.0 % of all keys get another owner")
     kvctl("ring", "plan", "remove", nobody).expect(NOT_FOUND)
     kvctl("ring", "plan", "add", standby, "--position", "3000").expect(FAILED, says="taken")
@@ -163,3 +169,40 @@ def changes(cluster, kvctl):
     expect_equal(cluster.wait_for_one_ring(), cluster.first_ring.adding(6000, standby), "the ring after the change was waited for")
     missing = [key for key in keys if cluster.proxy.read(key).status != 200]
     expect(not missing, f"{len(missing)} keys are missing, such as {missing[:3]}")
+
+
+def measures(cluster, kvctl):
+    result = kvctl("bench", "--duration", "1", "--connections", "4", "--gets", "50", "--keys", "20", "--json").expect().json
+    expect(result["requests"] > 100 and result["failures"] == result["missing"] == 0, f"a closed loop: {result}")
+    counts = [result[kind]["count"] for kind in ("getMilliseconds", "putMilliseconds")]
+    expect(sum(counts) == result["requests"] and min(counts) > result["requests"] * 0.3, f"the mix: {counts}")
+    latency = result["getMilliseconds"]
+    expect(0 < latency["p50"] <= latency["p90"] <= latency["p99"] <= latency["p999"] <= latency["max"], f"percentiles: {latency}")
+    result = kvctl("bench", "--duration", "2", "--rate", "200", "--json").expect().json
+    expect(abs(result["requests"] - 400) < 8, f"an open loop at 200/s: {result}")
+    # One that stalls for half a second shows it in all that was due meanwhile, not in one request alone.
+    node = cluster.node(1)
+    process = kvctl.start("bench", "--node", node.address, "--duration", "3", "--rate", "200", "--connections", "1", "--gets", "0", "--json")
+    time.sleep(1.2)
+    node.pause_host()
+    time.sleep(0.5)
+    node.resume_host()
+    output, _ = process.communicate(timeout=20)
+    latency = json.loads(output)["putMilliseconds"]
+    expect(latency["p90"] > 100 and latency["max"] > 400, f"a stall of 0.5 s in 3 s at 200/s: {latency}")
+    lines = kvctl("bench", "--duration", "0.5").expect().lines
+    expect(" requests in " in lines[0] and lines[1].split()[:2] == ["MS", "COUNT"], lines)
+    kvctl("bench", "--duration", "0.5", "--node", cluster.unused_address()).expect(UNAVAILABLE)
+
+    load = kvctl.start("bench", "--duration", "6", "--connections", "2")
+    try:
+        looks = [json.loads(line) for line in kvctl("watch", "--interval", "1", "--count", "2", "--json").expect().lines]
+        expect(all(look["requestsPerSecond"] > 10 and look["p99Milliseconds"] > 0 for look in looks), f"no requests to be seen: {looks}")
+        expect_equal([line["node"] for line in looks[1]["nodes"]], cluster.addresses, "the nodes")
+        expect(all(line["rates"]["epoch"] > 0 for line in looks[1]["nodes"]), looks[1])
+        lines = kvctl("watch", "--interval", "0.5", "--count", "2").expect().lines
+        expect(len(lines) == 2 and all(" 3 of 3 nodes, " in line for line in lines), lines)
+        status, output = kvctl.on_terminal("watch", "--interval", "0.5", "--count", "2")
+        expect(status == 0 and output.count("\x1b[H\x1b[J") == 2 and "REQUESTS/S" in output, f"on a terminal: {output!r}")
+    finally:
+        load.communicate(timeout=20)

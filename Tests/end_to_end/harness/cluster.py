@@ -501,10 +501,10 @@ class Cluster:
             self.proxy.start()
             self.proxy.wait_until_serving()
 
-    def install_ring(self, ring):
-        """The same ring to every node in turn, as reconfigure.sh does it."""
+    def install_ring(self, ring, **further):
+        """The same ring to every node in turn, as reconfigure.sh does it. `further` goes into the document."""
         for node in self.nodes:
-            answer = node.install_ring(ring, **self._ring_fields)
+            answer = node.install_ring(ring, **self._ring_fields, **further)
             expect(answer.status == 200 and answer.body == b"OK", f"installing the ring on {node.name}: {answer}")
 
     def one_ring(self):
