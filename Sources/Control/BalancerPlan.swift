@@ -2,6 +2,31 @@
 
 package import HashRing
 
+/// The ring as HAProxy has to know it.
+package struct BalancerRing: Hashable, Sendable {
+    package let epoch: Epoch
+    /// Whose owners answer reads now.
+    package let ring: Ring
+    package let replicas: Int
+    /// All that are to be servers: of the ring, of both rings while it changes, and those that stand by.
+    package let everybody: [NodeID]
+
+    package init(epoch: Epoch, ring: Ring, replicas: Int, others: [NodeID] = []) {
+        self.epoch = epoch
+        self.ring = ring
+        self.replicas = replicas
+        everybody = Set(ring.nodes + others).sorted()
+    }
+
+    /// Nil where the node has no ring.
+    package init?(_ status: NodeStatus) {
+        guard !status.ring.ring.isEmpty else { return nil }
+        let change = status.transition.map { $0.from.ring.nodes + $0.to.ring.nodes } ?? []
+        self.init(
+            epoch: status.epoch, ring: status.ring.ring, replicas: status.replicas, others: status.standbys + change)
+    }
+}
+
 /// What HAProxy still lacks to be as the ring is. A value of one look at both: whatever goes wrong on the way, the next
 /// look begins anew.
 ///
@@ -23,8 +48,12 @@ package struct BalancerPlan: Hashable, Sendable {
     package let actions: [Action]
 
     /// - Parameters:
-    ///   - overdue: servers that were drained for long enough: whoever is still answering there is not waited for.
-    package init(ring: RingAnswer, servers: [BalancerServer], mapEntries: [String], overdue: Set<String> = []) {
+    ///   - leaving: servers that were put aside on their way out.
+    ///   - overdue: those of them that were drained for long enough: whoever is still answering there is not waited for.
+    package init(
+        ring: BalancerRing, servers: [BalancerServer], mapEntries: [String], leaving: Set<String> = [],
+        overdue: Set<String> = []
+    ) {
         var actions: [Action] = []
         let wanted = ring.everybody
         var names: [NodeID: String] = [:]
@@ -41,13 +70,12 @@ package struct BalancerPlan: Hashable, Sendable {
             names[node] = name
         }
         for server in servers {
-            guard let node = server.node, wanted.contains(node), server.isInMaintenance || server.isDraining,
-                // What an operator has put aside stays there.
-                server.name.hasPrefix(BalancerMap.namePrefix)
-            else { continue }
-            actions.append(.enable(name: server.name))
+            guard let node = server.node, wanted.contains(node) else { continue }
+            // What an operator has put into maintenance stays there; only this drains.
+            let isOurs = server.name.hasPrefix(BalancerMap.namePrefix) || leaving.contains(server.name)
+            if server.isInMaintenance ? isOurs : server.isDraining { actions.append(.enable(name: server.name)) }
         }
-        let lines = BalancerMap.lines(of: ring.ring.ring, replicas: ring.replicas) { names[$0] }
+        let lines = BalancerMap.lines(of: ring.ring, replicas: ring.replicas) { names[$0] }
         if lines.map(\.text) != mapEntries { actions.append(.swapMap(lines)) }
         for server in servers {
             guard let node = server.node, !wanted.contains(node) else { continue }

@@ -85,7 +85,8 @@ struct BalancerSync {
         let now = ContinuousClock.now
         let limit = Duration.seconds(drainSeconds)
         let overdue = Set(drainedSince.filter { now - $0.value >= limit }.map(\.key))
-        let plan = BalancerPlan(ring: ring, servers: servers, mapEntries: entries, overdue: overdue)
+        let plan = BalancerPlan(
+            ring: ring, servers: servers, mapEntries: entries, leaving: Set(drainedSince.keys), overdue: overdue)
         for server in servers where server.isDraining && drainedSince[server.name] == nil {
             drainedSince[server.name] = now
         }
@@ -96,7 +97,7 @@ struct BalancerSync {
             || servers.contains { server in server.node.map { !ring.everybody.contains($0) } ?? false }
     }
 
-    private mutating func newestRing() async throws -> RingAnswer {
+    private mutating func newestRing() async throws -> BalancerRing {
         let count = min(BalancerSync.asked, nodes.count)
         let chosen = (0..<count).map { nodes[(next + $0) % nodes.count] }
         next = (next + count) % nodes.count
@@ -109,17 +110,16 @@ struct BalancerSync {
         return newest
     }
 
-    private func rings(of nodes: [NodeID]) async -> [RingAnswer] {
+    private func rings(of nodes: [NodeID]) async -> [BalancerRing] {
         let client = client
-        return await withTaskGroup(of: RingAnswer?.self) { group in
+        return await withTaskGroup(of: BalancerRing?.self) { group in
             for node in nodes {
                 group.addTask {
                     // (A node without a ring, or that is away, does not count.)
-                    guard let answer = try? await client.send(.init(target: "/hash_ring", node: node)),
-                        answer.status == 200,
-                        let ring = try? answer.decoded(RingAnswer.self), !ring.ring.ring.isEmpty
+                    guard let answer = try? await client.send(.init(target: "/status", node: node)),
+                        answer.status == 200, let status = try? answer.decoded(NodeStatus.self)
                     else { return nil }
-                    return ring
+                    return BalancerRing(status)
                 }
             }
             return await group.reduce(into: []) { rings, ring in if let ring { rings.append(ring) } }

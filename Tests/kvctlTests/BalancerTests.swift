@@ -1,6 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
 
 import Control
+import Foundation
 import HashRing
 import Testing
 
@@ -95,7 +96,7 @@ private func ring(_ seats: [(Int, Int)]) -> Ring {
 }
 
 @Suite("What HAProxy lacks") struct BalancerPlanTests {
-    private let answer = RingAnswer(ring: ring([(3000, 1), (8000, 2)]), epoch: Epoch(4), replicas: 1, standbys: [])
+    private let answer = BalancerRing(epoch: Epoch(4), ring: ring([(3000, 1), (8000, 2)]), replicas: 1)
     private let map = ["0:3000 node1", "3001:8000 node2", "8001:9999 node1"]
     private let servers = [BalancerServer(name: "node1", node: node(1)), BalancerServer(name: "node2", node: node(2))]
 
@@ -107,13 +108,13 @@ private func ring(_ seats: [(Int, Int)]) -> Ring {
         for entries in [[], Array(map.dropLast()), map.reversed(), map + ["1:2 x"]] {
             let actions = BalancerPlan(ring: answer, servers: servers, mapEntries: entries).actions
             #expect(
-                actions == [.swapMap(BalancerMap.lines(of: answer.ring.ring, replicas: 1) { "node\($0.host.last!)" })])
+                actions == [.swapMap(BalancerMap.lines(of: answer.ring, replicas: 1) { "node\($0.host.last!)" })])
         }
     }
 
     @Test func aNewcomerIsAServerBeforeTheMapNamesIt() {
-        let grown = RingAnswer(
-            ring: ring([(3000, 1), (5000, 3), (8000, 2)]), epoch: Epoch(9), replicas: 1, standbys: [node(4)])
+        let grown = BalancerRing(
+            epoch: Epoch(9), ring: ring([(3000, 1), (5000, 3), (8000, 2)]), replicas: 1, others: [node(4)])
         let actions = BalancerPlan(ring: grown, servers: servers, mapEntries: map).actions
         #expect(actions.prefix(2) == [.add(name: "n-10-0-0-3-5000", node(3)), .add(name: "n-10-0-0-4-5000", node(4))])
         guard case .swapMap(let lines)? = actions.last else { return #expect(Bool(false), "no map: \(actions)") }
@@ -134,10 +135,32 @@ private func ring(_ seats: [(Int, Int)]) -> Ring {
         #expect(actions(aside) == [.remove(name: name)])
     }
 
-    @Test func onlyWhatWasAddedHereIsTakenBackFromMaintenance() {
-        let grown = RingAnswer(ring: answer.ring.ring, epoch: Epoch(5), replicas: 1, standbys: [node(3)])
+    @Test func bothRingsOfAChangeAndStandbysAreServers() throws {
+        let status = try JSONDecoder().decode(
+            NodeStatus.self,
+            from: Data(
+                """
+                {"version":"0.1.0","node":"10.0.0.1:5000","uptimeSeconds":3,"epoch":5,"isRecovering":false,
+                 "hints":{"waiting":0},"replicas":2,"ring":{"3000":"10.0.0.1:5000"},"standbys":["10.0.0.4:5000"],
+                 "transition":{"id":"a","change":{"kind":"replace","node":"10.0.0.3:5000","replaces":"10.0.0.2:5000"},
+                 "step":"copying","abortReason":null,"from":{"1":"10.0.0.2:5000"},"to":{"1":"10.0.0.3:5000"},"progress":[]},
+                 "lastChange":null,"workers":[],"memcached":{"isAnswering":true},"snapshot":null}
+                """.utf8))
+        #expect(BalancerRing(status)?.everybody == [node(1), node(2), node(3), node(4)])
+        #expect(BalancerRing(status)?.ring == status.ring.ring)
+    }
+
+    @Test func onlyWhatWasPutAsideHereIsTakenBackFromMaintenance() {
+        let grown = BalancerRing(epoch: Epoch(5), ring: answer.ring, replicas: 1, others: [node(3)])
         let back = servers + [BalancerServer(name: "n-10-0-0-3-5000", node: node(3), isDraining: true)]
         #expect(BalancerPlan(ring: grown, servers: back, mapEntries: map).actions == [.enable(name: "n-10-0-0-3-5000")])
+        let ours = servers + [BalancerServer(name: "node3", node: node(3), isInMaintenance: true, isDraining: true)]
+        #expect(
+            BalancerPlan(ring: grown, servers: ours, mapEntries: map, leaving: ["node3"]).actions == [
+                .enable(name: "node3")
+            ])
+        let drained = servers + [BalancerServer(name: "node3", node: node(3), isDraining: true)]
+        #expect(BalancerPlan(ring: grown, servers: drained, mapEntries: map).actions == [.enable(name: "node3")])
         let operators = servers + [BalancerServer(name: "node3", node: node(3), isInMaintenance: true)]
         #expect(BalancerPlan(ring: grown, servers: operators, mapEntries: map).actions.isEmpty)
     }

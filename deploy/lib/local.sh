@@ -417,11 +417,12 @@ start_haproxy() {
 
 # kvctl, which keeps HAProxy as the ring is. (Without it HAProxy asks all nodes in turn.)
 start_sync() {
-    local node control=${KVCTL_BINARY:-} nodes_to_ask=()
-    sync_pid >/dev/null && return
-    # The program that runs already, where nothing was built now.
+    local node nodes_to_ask=()
+    # (Beside the program that runs already, where nothing was built now.)
+    control=${KVCTL_BINARY:-}
     [ -n "$control" ] || control=$(dirname "${binary:-$(program_of_node 1)}")/kvctl
     [ -x "$control" ] || die "there is no program at $control; build it, or name it: KVCTL_BINARY=/path/to/kvctl"
+    sync_pid >/dev/null && return
     for ((node = 1; node <= nodes; node++)); do nodes_to_ask+=(--node "$(address_of "$node")"); done
     launch "$STATE/sync.log" "$STATE/sync.pid" \
         "$control" haproxy sync --watch --socket "$STATE/haproxy.sock" --map "$STATE/ring.map" "${nodes_to_ask[@]}"
@@ -450,6 +451,7 @@ Try next:
   curl '$at/route?key=roof'                    # read it
   curl '$at/route_test?key=roof'               # which node owns it
   curl $at/hash_ring                           # the ring
+  KVCTL_NODE=$BALANCER:$PORT ${control:-kvctl} status
 END
     if [ "$nodes" -ge 3 ]; then
         # The middle of the first member's part of the ring; between 3000 and 8000, the round 5000.
