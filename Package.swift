@@ -25,7 +25,8 @@ let deque = Target.Dependency.product(name: "DequeModule", package: "swift-colle
 let package = Package(
     name: "kvserver",
     products: [
-        .executable(name: "KVServer", targets: ["KVServer"])
+        .executable(name: "KVServer", targets: ["KVServer"]),
+        .executable(name: "kvctl", targets: ["kvctl"]),
     ],
     dependencies: [
         .package(url: "https://github.com/apple/swift-nio", from: "2.101.2"),
@@ -84,6 +85,18 @@ let package = Package(
             // nothing is called by way of a table (docs/performance.md).
             linkerSettings: [.unsafeFlags(["-static-stdlib", "-l_FoundationCShims", "-l_FoundationCollections"])]),
 
+        // What kvctl decides and decodes, without IO.
+        .target(name: "Control", dependencies: ["KeyValue", "HashRing", nioCore, crypto], swiftSettings: settings),
+        .executableTarget(
+            name: "kvctl",
+            dependencies: [
+                "Control", "KeyValue", "HashRing", asyncHTTPClient, nioCore, nioPosix, nioHTTP1,
+                .product(name: "ArgumentParser", package: "swift-argument-parser"),
+            ],
+            swiftSettings: settings,
+            // As KVServer's.
+            linkerSettings: [.unsafeFlags(["-static-stdlib", "-l_FoundationCShims", "-l_FoundationCollections"])]),
+
         // What tests share: a real memcached on a socket of its own, a scripted fake one, random numbers by seed.
         .target(
             name: "TestSupport", dependencies: ["KeyValue", "HashRing", nioCore], path: "Tests/TestSupport",
@@ -117,6 +130,8 @@ let package = Package(
             name: "MemcachedFrontTests",
             dependencies: ["MemcachedFront", "Cluster", "KeyValue", nioCore, nioEmbedded],
             swiftSettings: settings),
+        .testTarget(
+            name: "kvctlTests", dependencies: ["Control", "KeyValue", "HashRing", nioCore], swiftSettings: settings),
         .testTarget(
             name: "KVServerTests", dependencies: ["Supervision", "HashRing", "TestSupport", logging],
             swiftSettings: settings),

@@ -28,6 +28,7 @@ The last line is `N passed, N failed`. A part that crashes, or does not build, c
   --help
 
 Environment: KVSERVER_BINARY=/path/to/KVServer   what deploy, end_to_end and faults test, instead of building it
+             KVCTL_BINARY=/path/to/kvctl         likewise (what is beside KVServer)
 END
 }
 
@@ -142,7 +143,7 @@ install_missing() {
     [ ${#missing[@]} = 0 ] || install_packages "${missing[@]}"
 }
 
-# Builds once, for all parts: the tests' targets and, among what they depend on, the daemon. Sets `built`.
+# Builds once, for all parts: the tests' targets, the daemon and kvctl. Sets `built`.
 build() {
     say "=== build"
     local status=0

@@ -14,7 +14,7 @@ Usage: deploy/package.sh [--output DIR] [--version VERSION]
 Builds the daemon for release with Swift's runtime linked in (in .build-package/) and writes
 kvserver_VERSION_ARCHITECTURE.deb and its .sha256 to DIR (the checkout).
 
-The package holds the daemon, its systemd units, the user it runs as, and deploy/reconfigure.sh and
+The package holds the daemon, kvctl, their systemd units, the user it runs as, and deploy/reconfigure.sh and
 deploy/restart-node.sh. It installs on a bare machine of the Debian or Ubuntu release that it was built on, or a later one:
 
     sudo ./setup.sh node --deb kvserver_VERSION_ARCHITECTURE.deb --address 10.0.0.5:5000
@@ -22,7 +22,7 @@ deploy/restart-node.sh. It installs on a bare machine of the Debian or Ubuntu re
   --output DIR         where the package goes
   --version VERSION    instead of the one that git describes (needs a digit in front)
 
-Environment: KVSERVER_BINARY=/path/to/KVServer packs that instead of building.
+Environment: KVSERVER_BINARY=/path/to/KVServer packs that instead of building, and KVCTL_BINARY (what is beside it).
 END
 }
 
@@ -49,19 +49,21 @@ if [ -z "$binary" ]; then
     build=(swift build --package-path "$HERE" --scratch-path "$HERE/.build-package" -c release
         --static-swift-stdlib --product KVServer)
     "${build[@]}"
+    "${build[@]/%KVServer/kvctl}"
     binary=$("${build[@]}" --show-bin-path)/KVServer
 fi
-[ -x "$binary" ] || die "there is no program at $binary"
+control=${KVCTL_BINARY:-${binary%/*}/kvctl}
+for program in "$binary" "$control"; do [ -x "$program" ] || die "there is no program at $program"; done
 
-# needed_packages FILE: the packages that own the libraries which FILE links, as a Depends: field.
+# needed_packages FILE...: the packages that own the libraries which these link, as a Depends: field.
 needed_packages() {
     # (This runs in a subshell, and a library without a package has to end it.)
     set -o pipefail
     local library package
     # A program that is not linked to anything makes ldd fail.
-    { ldd "$1" 2>/dev/null || true; } | sed -nE 's/.* => (\/[^ ]+) .*/\1/p' | while read -r library; do
+    { ldd "$@" 2>/dev/null || true; } | sed -nE 's/.* => (\/[^ ]+) .*/\1/p' | while read -r library; do
         package=$(dpkg -S "$(realpath "$library")" 2>/dev/null || dpkg -S "*/${library##*/}" 2>/dev/null) ||
-            die "no package owns $library, which the daemon links"
+            die "no package owns $library, which the daemon or kvctl links"
         printf '%s\n' "${package%%:*}"
     done | sort -u | while read -r package; do
         # As new as what it was linked with; the version of the library, not of its packaging.
@@ -73,8 +75,11 @@ stage=$(mktemp -d)
 trap 'rm -rf "$stage"' EXIT
 chmod 755 "$stage"
 install -D -m 755 "$binary" "$stage/usr/bin/KVServer"
+install -D -m 755 "$control" "$stage/usr/bin/kvctl"
 # (The symbol table stays: it names the functions in a crash's backtrace.)
-if command -v strip >/dev/null && head -c 4 "$binary" | grep -q ELF; then strip --strip-debug "$stage/usr/bin/KVServer"; fi
+for program in "$stage"/usr/bin/*; do
+    if command -v strip >/dev/null && head -c 4 "$program" | grep -q ELF; then strip --strip-debug "$program"; fi
+done
 install -D -m 755 -t "$stage/usr/lib/kvserver" "$HERE"/deploy/{run-memcached,reconfigure,restart-node}.sh
 install -D -m 644 -t "$stage/usr/lib/kvserver/lib" "$HERE"/deploy/lib/{common,restart}.sh
 install -D -m 644 -t "$stage/lib/systemd/system" "$HERE"/deploy/units/*.service
@@ -84,7 +89,7 @@ install -D -m 644 "$HERE/LICENSE" "$stage/usr/share/doc/kvserver/copyright"
 install -D -m 755 -t "$stage/DEBIAN" "$HERE"/deploy/debian/{postinst,prerm,postrm}
 
 architecture=$(dpkg --print-architecture)
-needed=$(needed_packages "$binary")
+needed=$(needed_packages "$binary" "$control")
 cat >"$stage/DEBIAN/control" <<END
 Package: kvserver
 Version: $version

@@ -43,6 +43,23 @@ def test_only_addresses_and_marked_lines_differ():
     expect("    maxconn 700\n" in text, "the number of connections was not taken")
 
 
+def test_the_map_of_slots_is_a_file_that_is_there():
+    """HAProxy does not start without it; it is kept where it is."""
+    root = scratch()
+    for _ in range(2):
+        run(SETUP, "balancer", "--root", root, "--node", "10.0.0.1:5000").expect()
+        file = root / "etc/haproxy/ring.map"
+        expect(all(line.startswith("#") for line in file.read_text().splitlines()), "the map is not empty")
+        expect(f",map_int({file})\n" in (root / "etc/haproxy/haproxy.cfg").read_text(), "another map is read")
+
+
+def test_added_servers_are_checked_like_the_others():
+    """HAProxy does not apply its `default-server` to what kvctl adds at run time."""
+    wanted = re.search(r"^    default-server (.*)$", ORIGINAL, re.M)[1]
+    source = (REPOSITORY / "Sources/kvctl/HAProxyCommand.swift").read_text()
+    expect(f'usualServerOptions =\n        "{wanted}"\n' in source, f"kvctl adds servers with other options than {wanted}")
+
+
 def test_writes_are_not_sent_twice():
     """The lines that this rests on, so that nobody drops one unnoticed; the end-to-end tests show that they work."""
     for line in ("http-request disable-l7-retry unless { method GET HEAD }", "http-request disable-l7-retry if change",

@@ -160,7 +160,7 @@ def test_systemd_accepts_the_units():
         # The programs of the units are in that root, not on this machine.
         text = path.read_text().replace("ExecStart=/usr/", f"ExecStart={root}/usr/")
         units.append(write(root / "units" / path.name, text))
-    expect(len(units) == 2, units)
+    expect(len(units) == 3, units)
     run("systemd-analyze", "verify", "--man=no", *units).expect()
 
 

@@ -1,7 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
 """`setup.sh balancer`, into a directory."""
 
-from support import SETUP, expect, run, scratch, write
+from support import SETUP, expect, run, scratch, stand_in, write
 
 
 def install(root, *arguments, status=0, says=()):
@@ -15,7 +15,7 @@ def test_again_it_changes_nothing():
     before = file.read_bytes(), file.stat().st_mtime_ns
     install(root, "--node", "10.0.0.5:5000", says="is as it should be")
     expect((file.read_bytes(), file.stat().st_mtime_ns) == before, "a second run changed it")
-    expect([path.name for path in file.parent.iterdir()] == ["haproxy.cfg"], "it left something behind")
+    expect(sorted(path.name for path in file.parent.iterdir()) == ["haproxy.cfg", "ring.map"], "it left something behind")
 
 
 def test_a_foreign_configuration_is_kept_and_our_own_is_not():
@@ -25,7 +25,7 @@ def test_a_foreign_configuration_is_kept_and_our_own_is_not():
     install(root, "--node", "10.0.0.6:5000")
     kept = file.with_name("haproxy.cfg.before-kvserver")
     expect(kept.read_text() == "# somebody else's\n", "the foreign configuration is lost")
-    expect(sorted(path.name for path in file.parent.iterdir()) == [file.name, kept.name], "it left something behind")
+    expect(sorted(path.name for path in file.parent.iterdir()) == [file.name, kept.name, "ring.map"], "it left something behind")
     expect("10.0.0.6:5000" in file.read_text() and "10.0.0.5:5000" not in file.read_text(), file.read_text())
 
 
@@ -41,3 +41,25 @@ def test_wrong_options_install_nothing():
                              (one + ["--connections", "5"], "--connections takes"), (["10.0.0.5:5000"], "unknown argument")):
         install(root, *options, status=64, says=message)
     expect(not root.exists(), "something was installed")
+
+
+def test_kvctl_comes_with_its_unit():
+    """From KVCTL_BINARY, or from the daemon's package; without either the balancer works, and says what it lacks."""
+    nodes = ("--node", "10.0.0.5:5000", "--node", "10.0.0.6:5000")
+    install(scratch(), *nodes, says="There is no kvctl here")
+    kvctl = stand_in().with_name("kvctl")
+    package = scratch()
+    environment = {"KVSERVER_BINARY": str(stand_in()), "KVCTL_BINARY": str(kvctl)}
+    run("deploy/package.sh", "--output", package, "--version", "1", environment=environment).expect()
+    for options, environment in (((), {"KVCTL_BINARY": str(kvctl)}), (("--deb", next(package.glob("*.deb"))), {})):
+        root = scratch()
+        run(SETUP, "balancer", "--root", root, *nodes, *options, environment=environment, directory="/").expect(
+            says_not="There is no kvctl")
+        run(root / "usr/bin/kvctl").expect(says="a stand-in of kvctl")
+        expect((root / "etc/kvserver/balancer.env").read_text() == "KVCTL_NODE=10.0.0.5:5000,10.0.0.6:5000\n", "whom it asks")
+        unit = (root / "lib/systemd/system/kvctl-haproxy-sync.service").read_text()
+        configuration = (root / "etc/haproxy/haproxy.cfg").read_text()
+        expect("--socket /run/haproxy/admin.sock " in unit and "stats socket unix@/run/haproxy/admin.sock " in configuration,
+               "two different sockets")
+        expect("--backend nodes " in unit and "\nbackend nodes\n" in configuration, "two different backends")
+        expect("--map /etc/haproxy/ring.map\n" in unit, "another map")

@@ -11,7 +11,8 @@ from support import Skipped, daemon, expect, need, run, scratch, stand_in
 def package(binary, *arguments):
     """Makes one, and returns its file and what was said."""
     directory = scratch()
-    ran = run("deploy/package.sh", "--output", directory, *arguments, environment={"KVSERVER_BINARY": str(binary)})
+    ran = run("deploy/package.sh", "--output", directory, *arguments, environment={
+        "KVSERVER_BINARY": str(binary), "KVCTL_BINARY": str(stand_in().with_name("kvctl"))})
     return directory, ran
 
 
@@ -31,7 +32,7 @@ def test_its_content():
     files = {line.split()[5]: line[:10] for line in listed.splitlines() if line.startswith("-")}
     program, plain = "-rwxr-xr-x", "-rw-r--r--"
     expect(files == {
-        "./usr/bin/KVServer": program, "./usr/lib/kvserver/run-memcached.sh": program,
+        "./usr/bin/KVServer": program, "./usr/bin/kvctl": program, "./lib/systemd/system/kvctl-haproxy-sync.service": plain, "./usr/lib/kvserver/run-memcached.sh": program,
         "./usr/lib/kvserver/reconfigure.sh": program, "./usr/lib/kvserver/restart-node.sh": program,
         "./usr/lib/kvserver/lib/common.sh": plain, "./usr/lib/kvserver/lib/restart.sh": plain,
         "./lib/systemd/system/kvserver.service": plain,
@@ -42,7 +43,7 @@ def test_its_content():
     run("dpkg-deb", "--extract", file, root).expect()
     run(root / "usr/bin/KVServer").expect(says="a stand-in")
     run(root / "usr/lib/kvserver/restart-node.sh", "--config", root / "none").expect(1, says="no node was set up here")
-    for unit in ("kvserver.service", "kvserver-memcached.service"):
+    for unit in ("kvserver.service", "kvserver-memcached.service", "kvctl-haproxy-sync.service"):
         for path in re.findall(r"^ExecStart=(\S+)", (root / "lib/systemd/system" / unit).read_text(), re.M):
             expect(os.access(root / path[1:], os.X_OK), f"{unit} starts {path}, which the package lacks")
 

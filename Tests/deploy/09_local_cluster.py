@@ -25,7 +25,7 @@ def test_it_comes_up_says_what_to_try_and_goes_down():
     expect(status.count(" ready ") == 3 and "in no position" in status and "node1 node2 node3" in status, status)
     local.setup("logs").expect(says="node1/kvserver.log")
     before = local.pids()
-    run(SETUP, "local", environment=local.environment, seconds=90).expect(says="All 10 parts of the cluster run.")
+    run(SETUP, "local", environment=local.environment, seconds=90).expect(says="All 11 parts of the cluster run.")
     expect(local.pids() == before, "a second run replaced parts that ran")
     local.setup("--nodes", "2").expect(1, says="a cluster with other settings runs here")
     local.setup("down").expect(says="The cluster is down")
@@ -54,12 +54,12 @@ def test_what_died_is_started_again():
     local = Local()
     local.up()
     kept = local.pid("node3/memcached"), local.pid("node3/supervisor"), local.pid("node1/supervisor")
-    for part in ("node1/watcher", "node1/memcached", "node2/supervisor", "haproxy"):
+    for part in ("node1/watcher", "node1/memcached", "node2/supervisor", "haproxy", "sync"):
         pid = local.pid(part)
         os.kill(pid, signal.SIGKILL)
         eventually(5, f"{part} is gone", lambda pid=pid: not is_alive(pid))
     status = local.setup("status").expect(1).output
-    expect(status.count("DOWN") == 4, status)
+    expect(status.count("DOWN") == 5, status)
     local.up()
     local.setup("status").expect()
     expect((local.pid("node3/memcached"), local.pid("node3/supervisor"), local.pid("node1/supervisor")) == kept,
@@ -172,3 +172,18 @@ def command_lines(pids):
                 yield line.read().decode().replace("\0", " ")
         except (FileNotFoundError, ProcessLookupError):
             pass
+
+
+def test_the_balancer_follows_the_ring():
+    local = Local()
+    local.up()
+
+    def servers_of(slot):
+        """The map's servers, by what HAProxy has in its memory."""
+        with socket.socket(socket.AF_UNIX) as connection:
+            connection.connect(f"{local.state}/haproxy.sock")
+            connection.sendall(f"get map {local.state}/ring.map {slot}\n".encode())
+            return connection.recv(4096).decode()
+    eventually(10, "the map is there", lambda: 'value="node1:node2"' in servers_of(2184) and 'value="node2:node1"' in servers_of(4019))
+    local.ask(10, f"/add_node/5000/{local.network}.13:5000")
+    eventually(10, "the newcomer is in it", lambda: 'value="node3:node2:node1"' in servers_of(4019))

@@ -102,7 +102,7 @@ class Local(Cluster):
         return int((self.state / f"{part}.pid").read_text())
 
     def pids(self):
-        return [self.pid(part) for part in ("haproxy", *(f"node{node}/{part}" for node in (1, 2, 3)
+        return [self.pid(part) for part in ("haproxy", "sync", *(f"node{node}/{part}" for node in (1, 2, 3)
                                                          for part in ("supervisor", "memcached", "watcher")))]
 
     def workers(self, node):

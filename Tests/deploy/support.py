@@ -114,8 +114,10 @@ def write(path, text, mode=0o644):
 
 
 def stand_in():
-    """A program to pack in the daemon's place, where nothing starts it."""
-    return write(scratch() / "KVServer", "#!/bin/sh\necho 'a stand-in'\n", 0o755)
+    """A program to pack in the daemon's place, where nothing starts it, with another one in kvctl's beside it."""
+    directory = scratch()
+    write(directory / "kvctl", "#!/bin/sh\necho 'a stand-in of kvctl'\n", 0o755)
+    return write(directory / "KVServer", "#!/bin/sh\necho 'a stand-in'\n", 0o755)
 
 
 def daemon():

@@ -15,18 +15,21 @@ that there are by then: HAProxy takes up the new ones without dropping a request
   --bind IP:PORT         where clients come in (0.0.0.0:5000)
   --statistics IP:PORT   where the statistics are shown, to whoever can reach that (127.0.0.1:8404)
   --connections N        the most connections of clients, 100 to 500000 (20000, or what fits half of the memory)
+  --deb FILE             take kvctl from this package of the daemon: it tells HAProxy who holds which keys, and of nodes
+                         that come and go (KVCTL_BINARY, or what is installed). Without it nodes are asked in turn
   --root DIR             install into DIR and leave the machine itself alone; nothing is started. Needs no root
 END
 }
 
 setup_balancer() {
-    local nodes=() bind=0.0.0.0:5000 statistics=127.0.0.1:8404 connections='' root='' node
+    local nodes=() bind=0.0.0.0:5000 statistics=127.0.0.1:8404 connections='' deb='' root='' node
     while [ $# -gt 0 ]; do
         case $1 in
         --node) needs_value "$@" && nodes+=("$2") && shift 2 ;;
         --bind) needs_value "$@" && bind=$2 && shift 2 ;;
         --statistics) needs_value "$@" && statistics=$2 && shift 2 ;;
         --connections) needs_value "$@" && connections=$2 && shift 2 ;;
+        --deb) needs_value "$@" && deb=$2 && shift 2 ;;
         --root) needs_value "$@" && root=$2 && shift 2 ;;
         --help | -h) balancer_usage && return ;;
         *) misused "unknown argument: $1" ;;
@@ -42,6 +45,7 @@ setup_balancer() {
     fi
     local configuration=$root/etc/haproxy/haproxy.cfg changed=''
     write_balancer
+    install_sync
     if [ -n "$root" ]; then say "Installed in $root. Nothing was started."; else start_balancer; fi
 }
 
@@ -58,6 +62,7 @@ check_balancer_options() {
     done
     is_endpoint "$bind" || misused "--bind takes ip:port, with an IPv4 address: $bind"
     is_endpoint "$statistics" || misused "--statistics takes ip:port, with an IPv4 address: $statistics"
+    [ -z "$deb" ] || [ -f "$deb" ] || die "there is no file $deb"
     [ -z "$connections" ] || is_number "$connections" 100 500000 ||
         misused "--connections takes 100 to 500000: $connections"
 }
@@ -74,7 +79,9 @@ node_balancer() {
     # Once it has started, HAProxy is nobody in particular, in a directory with nothing in it.
     user haproxy
     group haproxy
-    chroot /var/lib/haproxy" "$servers"
+    chroot /var/lib/haproxy
+    # For \`kvctl haproxy sync\`.
+    stats socket unix@/run/haproxy/admin.sock user root group haproxy mode 660 level admin" "$servers" "$map"
 }
 
 # A connection may take two buffers of 16 KiB here, and as much in the kernel.
@@ -84,8 +91,11 @@ fitting_connections() {
 
 # Writes the configuration if it is another one than there is. Sets `changed` then.
 write_balancer() {
-    local new=$configuration.new
+    local new=$configuration.new map=/etc/haproxy/ring.map
     mkdir -p "${configuration%/*}"
+    # (Where it is installed elsewhere, HAProxy would look for it here.)
+    [ -z "$root" ] || map=$(realpath -m "$root$map")
+    empty_map "$root/etc/haproxy/ring.map"
     node_balancer >"$new"
     chmod 644 "$new"
     if command -v haproxy >/dev/null; then
@@ -107,6 +117,30 @@ write_balancer() {
     say "Wrote $configuration."
 }
 
+# kvctl, its unit, and whom it asks for the ring. Sets `sync` where it is there.
+install_sync() {
+    local control=$root/usr/bin/kvctl unit=$root/lib/systemd/system/kvctl-haproxy-sync.service environment
+    sync=''
+    mkdir -p "${control%/*}" "${unit%/*}" "$root/etc/kvserver"
+    if [ -n "$deb" ]; then
+        dpkg-deb --fsys-tarfile "$deb" | tar -xO ./usr/bin/kvctl >"$control.new" || die "there is no kvctl in $deb"
+        chmod 755 "$control.new"
+        mv "$control.new" "$control"
+    elif [ -n "${KVCTL_BINARY:-}" ]; then
+        install -m 755 "$KVCTL_BINARY" "$control"
+    elif [ ! -x "$control" ]; then
+        say "There is no kvctl here, so HAProxy asks the nodes in turn: see --deb."
+        return 0
+    fi
+    install -m 644 "$HERE/deploy/units/kvctl-haproxy-sync.service" "$unit"
+    environment=$(IFS=, && printf 'KVCTL_NODE=%s' "${nodes[*]}")
+    printf '%s\n' "$environment" >"$root/etc/kvserver/balancer.env"
+    sync=yes
+    if [ -n "$root" ] && command -v systemctl >/dev/null; then
+        systemctl --quiet --root="$(realpath "$root")" enable kvctl-haproxy-sync.service
+    fi
+}
+
 start_balancer() {
     local at=${bind/#0.0.0.0:/127.0.0.1:} owner
     systemctl --quiet enable haproxy.service
@@ -115,6 +149,12 @@ start_balancer() {
         systemctl start haproxy.service || balancer_failed "HAProxy does not start"
     elif [ -n "$changed" ]; then
         systemctl reload haproxy.service || balancer_failed "HAProxy did not take up the configuration"
+    fi
+    if [ -n "$sync" ]; then
+        systemctl daemon-reload
+        systemctl --quiet enable kvctl-haproxy-sync.service
+        # It may be another program, or ask other nodes, than before.
+        systemctl restart kvctl-haproxy-sync.service || balancer_failed "kvctl-haproxy-sync does not start"
     fi
     # Any answer will do: its nodes may not run yet.
     within 10 curl --noproxy '*' --silent --max-time 3 "http://$at/" ||

@@ -118,10 +118,10 @@ install_packages() {
     ' sh "$@" || die "apt-get could not install: $*"
 }
 
-# render_balancer CLIENTS STATISTICS MACHINE SERVERS: haproxy.cfg with these addresses to bind, these lines in `global`
-# and these `server` lines, on standard output.
+# render_balancer CLIENTS STATISTICS MACHINE SERVERS MAP: haproxy.cfg with these addresses to bind, these lines in
+# `global`, these `server` lines, and this file as the map of slots, on standard output.
 render_balancer() {
-    CLIENTS=$1 STATISTICS=$2 MACHINE=$3 SERVERS=$4 awk '
+    CLIENTS=$1 STATISTICS=$2 MACHINE=$3 SERVERS=$4 RING="    http-request set-var(txn.holders) var(txn.slot),map_int($5)" awk '
         /^    # END / { skip = 0 }
         skip { next }
         /^    # BEGIN / {
@@ -135,6 +135,11 @@ render_balancer() {
         $1 == "bind" { print "    bind " ENVIRON[section]; next }
         { print }
     ' "$HERE/haproxy.cfg"
+}
+
+# empty_map FILE: HAProxy does not start without the file of its map, which may be empty.
+empty_map() {
+    [ -e "$1" ] || cp "$HERE/deploy/ring.map" "$1"
 }
 
 # check_swift: dies unless there is a toolchain that can build this package.

@@ -14,7 +14,7 @@ local_usage() {
 Usage: ./setup.sh local [--nodes K] [--replicas N] [--workers W] [--memory MIB] [--memcached-port PORT] [--network A.B.C]
                         [--warm-restart yes|no]
        ./setup.sh local status            what runs, and the ring; fails if a part is missing
-       ./setup.sh local logs [-f] [PART]  the end of the logs (of node1, haproxy, ...); -f follows them
+       ./setup.sh local logs [-f] [PART]  the end of the logs (of node1, haproxy, sync, ...); -f follows them
        ./setup.sh local reload            replaces each node's workers one by one (SIGHUP); costs no request
        ./setup.sh local reload-haproxy    HAProxy takes up haproxy.cfg as it is now; costs no request
        ./setup.sh local restart [NODE...] restarts these nodes (1, 2, ...), or all, one by one: daemon and memcached.
@@ -43,9 +43,10 @@ memcacheds that die are started again by themselves (by the supervisor, and by d
                    memory of all nodes and --memory is 40 or more, else no)
 
 Everything but the pairs lies in .local/ of the checkout: node1/supervisor.pid, node1/memcached.pid, node1/watcher.pid,
-haproxy.pid, node1/kvserver.log and so on, so that you can kill a part and watch.
+haproxy.pid, sync.pid, node1/kvserver.log and so on, so that you can kill a part and watch.
 
 Environment: KVSERVER_BINARY=/path/to/KVServer   runs that instead of building
+             KVCTL_BINARY=/path/to/kvctl         keeps HAProxy as the ring is (what is beside KVServer)
              KVSERVER_LOCAL=/path                keeps the state there instead of in .local/
 END
 }
@@ -148,6 +149,7 @@ supervisor_pid() { part_pid "$STATE/node$1/supervisor.pid" "$STATE/node$1/kvserv
 memcached_pid() { part_pid "$STATE/node$1/memcached.pid" "$STATE/node$1/memcached.sock"; }
 watcher_pid() { part_pid "$STATE/node$1/watcher.pid" "$STATE/node$1/memcached.pid"; }
 haproxy_pid() { part_pid "$STATE/haproxy.pid" "$STATE/haproxy.cfg"; }
+sync_pid() { part_pid "$STATE/sync.pid" "$STATE/haproxy.sock"; }
 
 # part_pid PIDFILE FILE: prints the pid if it runs and its command line names FILE.
 part_pid() {
@@ -166,6 +168,7 @@ names_file() {
 all_pids() {
     local node
     { haproxy_pid && echo; } || true
+    { sync_pid && echo; } || true
     for ((node = 1; node <= nodes; node++)); do
         { supervisor_pid "$node" && echo; } || true
         { memcached_pid "$node" && echo; } || true
@@ -210,7 +213,7 @@ local_up() {
         # Another cluster than last time: its nodes start without a ring, and without pairs.
         rm -rf "$STATE"/node*/state "$(memory_directory)"
     fi
-    local parts=$((1 + 3 * nodes)) running
+    local parts=$((2 + 3 * nodes)) running
     running=$(all_pids | wc -l)
     if [ "$running" = $parts ]; then
         say "All $parts parts of the cluster run."
@@ -233,6 +236,7 @@ local_up() {
     done
     start_haproxy
     within 10 http "http://$BALANCER:$PORT/" || part_failed "HAProxy does not answer" haproxy.log
+    start_sync
     try_it
 }
 
@@ -262,12 +266,15 @@ find_binary() {
     binary=${KVSERVER_BINARY:-}
     if [ -z "$binary" ]; then
         local build=(swift build --package-path "$HERE" -c release --product KVServer)
-        say "Building the daemon for release; the first time takes some minutes ..."
+        say "Building the daemon and kvctl for release; the first time takes some minutes ..."
         "${build[@]}" || die "the build failed"
         binary=$("${build[@]}" --show-bin-path)/KVServer
     fi
     [ -x "$binary" ] || die "there is no program at $binary"
     binary=$(realpath "$binary")
+    if [ -z "${KVSERVER_BINARY:-}" ]; then
+        "${build[@]/%KVServer/kvctl}" || die "the build failed"
+    fi
     ! ldd "$binary" 2>/dev/null | grep 'not found' || die "$binary lacks the libraries above"
 }
 
@@ -407,14 +414,35 @@ local_balancer() {
     for ((node = 1; node <= nodes; node++)); do
         servers+="${servers:+$'\n'}    server node$node $(address_of "$node")"
     done
-    render_balancer "$BALANCER:$PORT" "$BALANCER:8404" "    maxconn $most" "$servers"
+    # (HAProxy gives its socket this name once it listens; with the suffix that it has until then, 107 bytes are the limit.)
+    render_balancer "$BALANCER:$PORT" "$BALANCER:8404" "    maxconn $most
+    stats socket unix@$STATE/haproxy.sock mode 600 level admin" "$servers" "$STATE/ring.map"
 }
 
 start_haproxy() {
     haproxy_pid >/dev/null && return
+    empty_map "$STATE/ring.map"
     local_balancer >"$STATE/haproxy.cfg"
     haproxy -c -q -f "$STATE/haproxy.cfg" || die "HAProxy refuses $STATE/haproxy.cfg"
     launch "$STATE/haproxy.log" "$STATE/haproxy.pid" haproxy -W -f "$STATE/haproxy.cfg"
+}
+
+# kvctl, which keeps HAProxy as the ring is. (Without it HAProxy asks all nodes in turn.)
+start_sync() {
+    local node nodes_to_ask=()
+    # (Beside the program that runs already, where nothing was built now.)
+    control=${KVCTL_BINARY:-}
+    [ -n "$control" ] || control=$(dirname "${binary:-$(program_of_node 1)}")/kvctl
+    [ -x "$control" ] || die "there is no program at $control; build it, or name it: KVCTL_BINARY=/path/to/kvctl"
+    sync_pid >/dev/null && return
+    for ((node = 1; node <= nodes; node++)); do nodes_to_ask+=(--node "$(address_of "$node")"); done
+    launch "$STATE/sync.log" "$STATE/sync.pid" \
+        "$control" haproxy sync --watch --socket "$STATE/haproxy.sock" --map "$STATE/ring.map" "${nodes_to_ask[@]}"
+}
+
+# What node N was started from.
+program_of_node() {
+    { tr '\0' '\n' <"/proc/$(supervisor_pid "$1")/cmdline"; } 2>/dev/null | head -n 1
 }
 
 # Reads the pair of try_it into $answer.
@@ -435,6 +463,7 @@ Try next:
   curl '$at/route?key=roof'                    # read it
   curl '$at/route_test?key=roof'               # which node owns it
   curl $at/hash_ring                           # the ring
+  KVCTL_NODE=$BALANCER:$PORT ${control:-kvctl} status
 END
     [ -z "$memcached_port" ] ||
         say "  printf 'set roof 0 0 3\\r\\nred\\r\\nget roof\\r\\nquit\\r\\n' | curl -s telnet://$network.11:$memcached_port    # memcached's protocol"
@@ -489,6 +518,9 @@ local_status() {
     part master "$(haproxy_pid || true)" || absent=$((absent + 1))
     printf ', nodes up: %s\n' "$(http "http://$BALANCER:8404/;csv" 2>/dev/null |
         awk -F, '$1 == "nodes" && $2 != "BACKEND" && $18 ~ /^UP/ { printf "%s ", $2 }' || true)"
+    printf 'sync    %-16s %-9s ' '' ''
+    part kvctl "$(sync_pid || true)" || absent=$((absent + 1))
+    printf '\n'
     [ "$absent" = 0 ] || { say "$absent missing; ./setup.sh local starts what is down" && return 1; }
 }
 
@@ -496,14 +528,14 @@ local_logs() {
     local follow='' part='*'
     [ "${1:-}" != -f ] || { follow=-F && shift; }
     [ $# = 0 ] || { part=$1 && shift; }
-    if [ $# != 0 ] || [[ ! $part =~ ^(\*|haproxy|node[0-9]+)$ ]]; then
-        misused "local logs takes -f, and haproxy or node1, node2, ..."
+    if [ $# != 0 ] || [[ ! $part =~ ^(\*|haproxy|sync|node[0-9]+)$ ]]; then
+        misused "local logs takes -f, and haproxy, sync or node1, node2, ..."
     fi
     local files=()
     shopt -s nullglob
     case $part in
     '*') files=("$STATE"/*.log "$STATE"/node*/*.log) ;;
-    haproxy) files=("$STATE/haproxy.log") ;;
+    haproxy | sync) files=("$STATE/$part.log") ;;
     *) files=("$STATE/$part"/*.log) ;;
     esac
     [ ${#files[@]} != 0 ] || die "there are no logs of it in $STATE"
@@ -547,7 +579,7 @@ local_restart() {
             require_ready "node $node" "$(address_of "$node")"
         done
         # The program that runs now, or what has been put in its place since; nothing is built here.
-        binary=$({ tr '\0' '\n' <"/proc/$(supervisor_pid "$current")/cmdline"; } 2>/dev/null | head -n 1) || true
+        binary=$(program_of_node "$current") || true
         [ -x "$binary" ] || die "there is no program at '$binary', which node $current was started from"
         restart_node "node $current" "$(address_of "$current")" "$STATE/node$current/memcached.sock"
     done
@@ -592,6 +624,7 @@ end() {
 local_down() {
     settle_options
     local node pids=''
+    end "$(sync_pid || true)" 5
     end "$(haproxy_pid || true)" 5
     for ((node = 1; node <= nodes; node++)); do pids+=" $(supervisor_pid "$node" || true)"; done
     end "$pids" 15
@@ -602,7 +635,7 @@ local_down() {
     pids=''
     for ((node = 1; node <= nodes; node++)); do pids+=" $(memcached_pid "$node" || true)"; done
     end "$pids" 5
-    rm -rf "$STATE"/haproxy.pid "$STATE"/node*/{supervisor.pid,watcher.pid,memcached.pid,memcached.lock,memcached.sock,state}
+    rm -rf "$STATE"/{haproxy.pid,sync.pid,haproxy.sock} "$STATE"/node*/{supervisor.pid,watcher.pid,memcached.pid,memcached.lock,memcached.sock,state}
     rm -rf "$(memory_directory)"
     say "The cluster is down. (Its logs are in $STATE.)"
 }

@@ -31,7 +31,8 @@ the kvserver_*.deb in the checkout. Make a package on a bigger machine with depl
 No firewall is touched. The balancer and the other nodes have to reach IP:PORT, and nobody else should: nodes trust
 whoever reaches them. memcached listens on a unix socket only.
 
-Environment: KVSERVER_BINARY=/path/to/KVServer   installs that instead of building
+Environment: KVSERVER_BINARY=/path/to/KVServer   installs that instead of building, with the kvctl beside it
+             KVCTL_BINARY=/path/to/kvctl         or this one
 USAGE
 }
 
@@ -150,7 +151,7 @@ verify_package() {
 as_invoker() {
     if [ "$(id -u)" = 0 ] && [ "${SUDO_USER:-root}" != root ]; then
         # shellcheck disable=SC2016 # expanded by the inner shell
-        sudo -H -u "$SUDO_USER" env ${KVSERVER_BINARY:+"KVSERVER_BINARY=$KVSERVER_BINARY"} bash -lc 'exec "$@"' bash "$@"
+        sudo -H -u "$SUDO_USER" env ${KVSERVER_BINARY:+"KVSERVER_BINARY=$KVSERVER_BINARY"} ${KVCTL_BINARY:+"KVCTL_BINARY=$KVCTL_BINARY"} bash -lc 'exec "$@"' bash "$@"
     else
         "$@"
     fi

@@ -42,6 +42,11 @@ def find_server_binary():
     return f"{directory}/KVServer"
 
 
+def find_kvctl_binary():
+    """KVCTL_BINARY, or what stands beside the daemon."""
+    return os.environ.get("KVCTL_BINARY") or str(Path(find_server_binary()).with_name("kvctl"))
+
+
 class AddressBlock:
     """A 127.x.y.0/24 of our own. Whoever listens on its last address holds it, so that runs at the same time differ."""
 
@@ -329,9 +334,12 @@ class Proxy:
 
     def __init__(self, address, statistics_address, nodes, directory):
         self.address = address
+        self.statistics_address = statistics_address
         self._log_path = Path(directory) / "haproxy.log"
         self._configuration_path = Path(directory) / "haproxy.cfg"
         template = Path(os.environ.get("KVSERVER_HAPROXY_CFG", REPOSITORY / "haproxy.cfg")).read_text()
+        self.socket_path = Path(directory) / "haproxy.sock"
+        Path(directory, "ring.map").write_text("")
         self._configuration_path.write_text(
             rewritten_configuration(template, address, statistics_address, [node.address for node in nodes], directory))
         self._process = None
@@ -360,6 +368,17 @@ class Proxy:
                 asked = time.monotonic()
             return set(children_of(self._process.pid)) - before
         eventually(seconds, "HAProxy has a new worker", has_new_worker)
+
+    def order(self, line):
+        """What HAProxy answers to a command on its admin socket."""
+        with socket.socket(socket.AF_UNIX) as connection:
+            connection.settimeout(5)
+            connection.connect(str(self.socket_path))
+            connection.sendall(line.encode() + b"\n")
+            answer = b""
+            while part := connection.recv(1 << 16):
+                answer += part
+            return answer.decode()
 
     def end(self):
         """`kill -9`; may be started again."""
@@ -420,7 +439,7 @@ def rewritten_configuration(template, address, statistics_address, server_addres
                 servers_written = True
                 line = "\n".join(" ".join([f"    server node{number}", server, *words[3:]])
                                  for number, server in enumerate(server_addresses, 1))
-            output.append(line)
+            output.append(re.sub(r"map_int\([^),]*", f"map_int({directory}/ring.map", line))
     return "\n".join(output) + "\n"
 
 
@@ -482,10 +501,10 @@ class Cluster:
             self.proxy.start()
             self.proxy.wait_until_serving()
 
-    def install_ring(self, ring):
-        """The same ring to every node in turn, as reconfigure.sh does it."""
+    def install_ring(self, ring, **further):
+        """The same ring to every node in turn, as reconfigure.sh does it. `further` goes into the document."""
         for node in self.nodes:
-            answer = node.install_ring(ring, **self._ring_fields)
+            answer = node.install_ring(ring, **self._ring_fields, **further)
             expect(answer.status == 200 and answer.body == b"OK", f"installing the ring on {node.name}: {answer}")
 
     def one_ring(self):

@@ -1,0 +1,46 @@
+// SPDX-License-Identifier: Apache-2.0
+
+/// What became of a request, as far as a caller has to tell it apart: each has an exit status of its own, which is
+/// part of kvctl's interface and never changes.
+package enum RequestOutcome: Hashable, Sendable {
+    case done
+    /// Refused, and it would be again.
+    case refused
+    /// Nothing was changed; trying again may help.
+    case unavailable
+    /// A write may have been done, or may be yet.
+    case unknown
+    case notFound
+    /// `--if-match` or `--if-none-match` does not hold.
+    case conditionFailed
+
+    package var exitStatus: Int32 {
+        switch self {
+        case .done: 0
+        case .refused: 1
+        case .unavailable: 2
+        case .unknown: 3
+        case .notFound: 4
+        case .conditionFailed: 5
+        }
+    }
+
+    /// - Parameters:
+    ///   - outcome: the answer's `X-KV-Outcome`. One without it comes from a proxy that knows no better.
+    ///   - changes: whether the request was to change something.
+    package init(status: Int, outcome: String?, changes: Bool) {
+        switch status {
+        case 200..<400: self = .done
+        case 404: self = .notFound
+        case 412: self = .conditionFailed
+        case 429: self = .unavailable
+        case 400..<500: self = .refused
+        default:
+            if changes, outcome != "not-applied" {
+                self = .unknown
+            } else {
+                self = status == 503 || status == 502 || status == 504 ? .unavailable : .refused
+            }
+        }
+    }
+}

@@ -1,0 +1,207 @@
+# SPDX-License-Identifier: Apache-2.0
+"""HAProxy sends each request to a node that holds its key, and learns of nodes that come and go; without that it costs a hop, never an answer."""
+
+import re
+import time
+import urllib.request
+
+from harness.client import Connection, form_request, percent_encode, request_bytes
+from harness.cluster import REPOSITORY, find_kvctl_binary
+from harness.expectations import eventually, expect, expect_equal
+from harness.kvctl import UNAVAILABLE, Kvctl
+from harness.placement import Ring
+from harness.processes import OwnedProcess
+
+LIMIT_SECONDS = 180
+
+#: Plain ones, and such as a proxy and a node could read differently.
+KEYS = [f"key{number}" for number in range(150)] + [
+    "a/b", "a b", "a+b", "50 %", "%41", "ü", "a?b=c", "a&key=b", "a#b", "key=", ":increment", "visits:increment", "x" * 1500]
+BYTES = [bytes([byte]) for byte in range(256)] + [b"\xff\x00a", b"a\r\nb"]
+
+
+def run(context):
+    with context.cluster(nodes=4, settings={"repairSeconds": 0}) as cluster:
+        one_replica(context, cluster)
+    with context.cluster(replicas=3, positions={3000: 1, 6000: 2, 9000: 3}) as cluster:
+        a_node_is_down(cluster)
+    too_many_requests(context)
+
+
+def follow(cluster, *options):
+    """`kvctl haproxy sync --watch`, which ends with the test."""
+    return OwnedProcess(
+        [find_kvctl_binary(), "haproxy", "sync", "--watch", "--interval", "0.2", "--socket", cluster.proxy.socket_path,
+         "--node", cluster.node(1).address, *options], cluster.directory / "sync.log")
+
+
+def entries(cluster):
+    """The map in HAProxy: ranges and their servers."""
+    return dict(line.split()[1:] for line in cluster.proxy.order(f"show map {cluster.directory}/ring.map").splitlines() if line)
+
+
+def servers(cluster):
+    """Addresses of the backend's servers, by name."""
+    lines = cluster.proxy.order("show servers state nodes").splitlines()
+    titles = lines[1].split()[1:]
+    found = [dict(zip(titles, line.split())) for line in lines[2:] if line]
+    return {server["srv_name"]: f"{server['srv_addr']}:{server['srv_port']}" for server in found}
+
+
+def hops(cluster):
+    """Operations that nodes have sent to each other so far."""
+    total = 0
+    for node in cluster.nodes:
+        text = node.get("/metrics").text
+        total += sum(float(number) for number in re.findall(r"^kvserver_peer_operations_total\{[^}]*\} (\S+)$", text, re.M))
+    return total
+
+
+def use_all(cluster):
+    """Each key by each way in: stored, read, read as a program does, counted, deleted. Returns how many requests that were."""
+    count = 0
+    with Connection(cluster.proxy.address) as connection:
+        def done(answer, *wanted):
+            nonlocal count
+            count += 1
+            expect((answer.status, answer.body) in wanted or answer.status in wanted, f"request {count}: {answer}")
+        for key in [*(key.encode() for key in KEYS), *BYTES]:
+            name = percent_encode(key).replace(b".", b"%2E")
+            done(connection.exchange(form_request("/route", {"key": key, "val": "v"})), (200, b"OK"))
+            done(connection.exchange(request_bytes("GET", b"/route?key=" + name)), (200, b"v"))
+            done(connection.exchange(request_bytes("GET", b"/route?consistency=strict&key=" + name)), (200, b"v"))
+            done(connection.exchange(request_bytes("GET", b"/keys/" + name)), (200, b"v"))
+            done(connection.exchange(request_bytes("PUT", b"/keys/" + name, b"7")), 204)
+            done(connection.exchange(request_bytes("POST", b"/keys/" + name + b":increment?by=2")), (200, b"9"))
+            done(connection.exchange(request_bytes("GET", b"/keys/" + name + b"?r=1")), (200, b"9"))
+            done(connection.exchange(request_bytes("DELETE", b"/route?key=" + name)), (200, b"OK"))
+            done(connection.exchange(request_bytes("DELETE", b"/keys/" + name)), 204)
+    return count
+
+
+def count_hops(cluster):
+    before = hops(cluster)
+    requests = use_all(cluster)
+    return (hops(cluster) - before) / requests
+
+
+def one_replica(context, cluster):
+    kvctl = Kvctl(cluster.node(1).address)
+    without = count_hops(cluster)
+    expect(without > 0.5, f"{without:.2f} hops a request though the map is empty")
+
+    # Once, by hand; HAProxy knows the fourth node, which has no ring, as it knows the third: from its file.
+    nobody = kvctl("haproxy", "sync", "--socket", cluster.directory / "none.sock")
+    nobody.expect(UNAVAILABLE, says="does not listen")
+    kvctl("haproxy", "sync", "--socket", cluster.proxy.socket_path, seconds=90).expect(says="map of epoch")
+    expect_equal(sorted(servers(cluster)), ["node1", "node2"], "the servers; whoever is not of the cluster has been taken away")
+    expect_equal(entries(cluster), {"0:3000": "node1", "3001:8000": "node2", "8001:9999": "node1"}, "the map")
+    expect_equal(count_hops(cluster), 0, "hops a request")
+
+    sync = follow(cluster)
+    third, fourth = cluster.node(3).address, cluster.node(4).address
+    added = cluster.proxy.get(f"/add_node/5000/{third}", timeout=30)
+    expect_equal(added.status, 200, f"adding a node that HAProxy does not know: {added}")
+    ring = cluster.first_ring.adding(5000, third)
+    began = time.monotonic()
+    wait_for_map(cluster, ring)
+    context.note(f"{without:.2f} hops a request without the map, 0 with it; {time.monotonic() - began:.1f} s after add_node")
+    name = "n-" + re.sub(r"[.:]", "-", third)
+    expect_equal(servers(cluster).get(name), third, "the newcomer's server")
+    wait_until_up(cluster, name)
+    expect_equal(count_hops(cluster), 0, "hops a request after add_node")
+
+    # A reload forgets all of that, and is told again. (The newcomer is in the file, by another name.)
+    cluster.proxy.reload()
+    wait_for_map(cluster, ring)
+    wait_until_up(cluster, "node3")
+    expect_equal(count_hops(cluster), 0, "hops a request after a reload")
+
+    # Whoever leaves is drained, and its server is taken away.
+    expect_equal(cluster.proxy.get(f"/add_node/9000/{fourth}", timeout=30).status, 200, "adding another one")
+    ring = ring.adding(9000, fourth)
+    wait_for_map(cluster, ring)
+    install(cluster, Ring({p: n for p, n in ring.nodes_by_position.items() if n != third}))
+    ring = ring.removing(third)
+    wait_for_map(cluster, ring)
+    eventually(20, "the server of whoever left is gone", lambda: third not in servers(cluster).values())
+
+    # With a map that is wrong, or a stale one, answers are right all the same.
+    expect(sync.alive, "the sync has ended")
+    sync.terminate()
+    path = f"{cluster.directory}/ring.map"
+    cluster.proxy.order(f"clear map {path}")
+    cluster.proxy.order(f"add map {path} 0:9999 node2")
+    use_all(cluster)
+    cluster.proxy.order(f"clear map {path}")
+    cluster.proxy.order(f"add map {path} 0:9999 nobody:node1")
+    use_all(cluster)
+
+
+def install(cluster, ring):
+    for node in cluster.nodes:
+        if node.address in ring.nodes_by_position.values():
+            expect_equal(node.install_ring(ring, replicas=1).status, 200, "installing a ring")
+
+
+def wait_for_map(cluster, ring):
+    def names_it():
+        names = {address: name for name, address in servers(cluster).items()}
+        wanted = {slot: names.get(ring.owner_of_slot(slot)) for slot in range(0, 10_000, 7)}
+        found = {}
+        for key, value in entries(cluster).items():
+            first, last = map(int, key.split(":"))
+            found.update({slot: value for slot in range(first, last + 1)})
+        return all(found.get(slot) == name for slot, name in wanted.items())
+    eventually(10, "HAProxy's map is that of the ring", names_it)
+
+
+def wait_until_up(cluster, name):
+    eventually(5, f"{name} is up", lambda: re.search(rf"^nodes,{name},.*,UP,", cluster.proxy.order("show stat"), re.M))
+
+
+def a_node_is_down(cluster):
+    """The next replica takes the slots of a node that is down, also where the sync has ended; nothing else changes."""
+    Kvctl(cluster.node(2).address)("haproxy", "sync", "--socket", cluster.proxy.socket_path, "--drain", "0").expect()
+    expect_equal(entries(cluster), {"0:3000": "node1:node2:node3", "3001:6000": "node2:node3:node1", "6001:9000": "node3:node1:node2",
+                                    "9001:9999": "node1:node2:node3"}, "the map")
+    for key in KEYS:
+        expect_equal(cluster.proxy.store(key, f"value of {key}").status, 200, f"storing {key}")
+    for stop, resume in ((lambda node: node.end_daemon(), None), (lambda node: node.pause_host(), lambda node: node.resume_host())):
+        node = cluster.node(1)
+        stop(node)
+        for key in KEYS:
+            expect_equal(cluster.proxy.read(key).text, f"value of {key}", f"{key} while its owner may be down")
+        if resume:
+            resume(node)
+        else:
+            eventually(5, "HAProxy has seen it", lambda: re.search(r"^nodes,node1,.*,DOWN,", cluster.proxy.order("show stat"), re.M))
+            for key in KEYS:
+                expect_equal(cluster.proxy.store(key, f"value of {key}").status, 200, f"storing {key} while node 1 is down")
+            node.start_daemon()
+            node.wait_until_alive()
+            node.wait_until_ready()
+            eventually(5, "HAProxy has seen it", lambda: re.search(r"^nodes,node1,.*,UP,", cluster.proxy.order("show stat"), re.M))
+
+
+def too_many_requests(context):
+    """One line of haproxy.cfg says how many an address may send."""
+    text = (REPOSITORY / "haproxy.cfg").read_text()
+    line = re.findall(r"^    http-request deny status 429 .*$", text, re.M)
+    expect_equal(len(line), 1, "lines that limit")
+    with context.cluster() as cluster:
+        path = cluster.directory / "haproxy.cfg"
+        path.write_text(re.sub(r"(sc_http_req_rate\(0\) gt) \d+", r"\1 50", path.read_text()))
+        cluster.proxy.reload()
+        answers = eventually(10, "there is a limit", lambda: limited(cluster))
+        expect(answers.header("X-KV-Outcome") == "not-applied" and answers.header("Retry-After"), f"{answers}")
+        metrics = urllib.request.urlopen(f"http://{cluster.proxy.statistics_address}/metrics", timeout=5).read()
+        expect(b"haproxy_server_status{" in metrics, "HAProxy's metrics")
+
+
+def limited(cluster):
+    for _ in range(100):
+        answer = cluster.proxy.get("/route?key=roof")
+        if answer.status == 429:
+            return answer
+    return None
