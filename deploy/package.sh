@@ -47,10 +47,10 @@ if [ -z "$binary" ]; then
     check_swift
     say "Building the daemon with Swift's runtime linked in; the first time takes some minutes ..."
     build=(swift build --package-path "$HERE" --scratch-path "$HERE/.build-package" -c release
-        --static-swift-stdlib --product KVServer)
-    "${build[@]}"
-    "${build[@]/%KVServer/kvctl}"
-    binary=$("${build[@]}" --show-bin-path)/KVServer
+        --static-swift-stdlib --product)
+    "${build[@]}" KVServer
+    "${build[@]}" kvctl
+    binary=$("${build[@]}" KVServer --show-bin-path)/KVServer
 fi
 control=${KVCTL_BINARY:-${binary%/*}/kvctl}
 for program in "$binary" "$control"; do [ -x "$program" ] || die "there is no program at $program"; done

@@ -49,7 +49,7 @@ package struct BalancerPlan: Hashable, Sendable {
 
     /// - Parameters:
     ///   - leaving: servers that were put aside on their way out.
-    ///   - overdue: those of them that were drained for long enough: whoever is still answering there is not waited for.
+    ///   - overdue: those of them that were drained for long enough; what is under way there is not waited for.
     package init(
         ring: BalancerRing, servers: [BalancerServer], mapEntries: [String], leaving: Set<String> = [],
         overdue: Set<String> = []

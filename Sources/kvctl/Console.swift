@@ -23,7 +23,9 @@ enum Console {
 
     static func error(_ message: String) {
         // (Nobody is left to be told when this fails.)
-        try? write(Array("kvctl: \(message)\n".utf8), to: STDERR_FILENO)
+        // (On a terminal it takes the place of a line that is being redrawn.)
+        let start = isTerminal && isatty(STDERR_FILENO) == 1 ? "\r\u{1B}[K" : ""
+        try? write(Array("\(start)kvctl: \(message)\n".utf8), to: STDERR_FILENO)
     }
 
     /// An object as JSON, with its members in order of their names.

@@ -84,6 +84,7 @@ def ring(cluster, kvctl):
         return kvctl("status").status == 0
     eventually(20, "all nodes are well again", is_well)
     status = kvctl("status", "--json").expect().json
+    expect_equal({node["version"] for node in status["nodes"]}, {kvctl("--version").expect().text.strip()}, "the nodes' version and kvctl's")
     expect_equal([node["node"] for node in status["nodes"]], cluster.addresses[:2], "the nodes of the ring")
     expect(all(node["workers"] == 2 and node["isMemcachedAnswering"] for node in status["nodes"]), status)
     lines = kvctl("status").expect().lines

@@ -117,14 +117,19 @@ def one_replica(context, cluster):
     wait_until_up(cluster, "node3")
     expect_equal(count_hops(cluster), 0, "hops a request after a reload")
 
-    # Whoever leaves is drained, and its server is taken away.
+    # Whoever leaves is drained, and its server is taken away; one that comes back meanwhile is used again.
     expect_equal(cluster.proxy.get(f"/add_node/9000/{fourth}", timeout=30).status, 200, "adding another one")
     ring = ring.adding(9000, fourth)
     wait_for_map(cluster, ring)
     install(cluster, Ring({p: n for p, n in ring.nodes_by_position.items() if n != third}))
     ring = ring.removing(third)
     wait_for_map(cluster, ring)
-    eventually(20, "the server of whoever left is gone", lambda: third not in servers(cluster).values())
+    eventually(10, "the server of whoever left is drained, or gone already", lambda: state_of(cluster, third) != "UP")
+    expect_equal(cluster.proxy.get(f"/add_node/5000/{third}", timeout=30).status, 200, "adding it again")
+    wait_for_map(cluster, ring.adding(5000, third))
+    eventually(10, "it is up again", lambda: state_of(cluster, third) == "UP")
+    install(cluster, ring)
+    eventually(60, "the server of whoever left is gone", lambda: third not in servers(cluster).values())
 
     # With a map that is wrong, or a stale one, answers are right all the same.
     expect(sync.alive, "the sync has ended")
@@ -154,6 +159,14 @@ def wait_for_map(cluster, ring):
             found.update({slot: value for slot in range(first, last + 1)})
         return all(found.get(slot) == name for slot, name in wanted.items())
     eventually(10, "HAProxy's map is that of the ring", names_it)
+
+
+def state_of(cluster, address):
+    """UP, DOWN, DRAIN, MAINT, as HAProxy has it; None where it has no such server."""
+    lines = cluster.proxy.order("show stat").splitlines()
+    titles = lines[0][2:].split(",")
+    found = [dict(zip(titles, line.split(","))) for line in lines[1:] if line]
+    return next((server["status"].split()[0] for server in found if server["pxname"] == "nodes" and server["addr"] == address), None)
 
 
 def wait_until_up(cluster, name):

@@ -265,16 +265,14 @@ require_tools() {
 find_binary() {
     binary=${KVSERVER_BINARY:-}
     if [ -z "$binary" ]; then
-        local build=(swift build --package-path "$HERE" -c release --product KVServer)
+        local build=(swift build --package-path "$HERE" -c release --product)
         say "Building the daemon and kvctl for release; the first time takes some minutes ..."
-        "${build[@]}" || die "the build failed"
-        binary=$("${build[@]}" --show-bin-path)/KVServer
+        "${build[@]}" KVServer || die "the build failed"
+        "${build[@]}" kvctl || die "the build failed"
+        binary=$("${build[@]}" KVServer --show-bin-path)/KVServer
     fi
     [ -x "$binary" ] || die "there is no program at $binary"
     binary=$(realpath "$binary")
-    if [ -z "${KVSERVER_BINARY:-}" ]; then
-        "${build[@]/%KVServer/kvctl}" || die "the build failed"
-    fi
     ! ldd "$binary" 2>/dev/null | grep 'not found' || die "$binary lacks the libraries above"
 }
 
