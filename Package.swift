@@ -66,7 +66,7 @@ let package = Package(
             swiftSettings: settings),
         .target(
             name: "MemcachedFront",
-            dependencies: ["Listening", "Cluster", "KeyValue", "HashRing", nioCore, nioPosix, metrics, deque],
+            dependencies: ["Listening", "Cluster", "KeyValue", nioCore, metrics, deque],
             swiftSettings: settings),
         // Processes, configuration and logs; no data passes here.
         .target(

@@ -50,7 +50,8 @@ package enum Limits {
     package static let getWindow = 128
     /// Operations in one `POST /keys:batch`.
     package static let clientBatchOperations = 1000
-    /// Bytes of its body, and of the values in its answer.
+    /// Bytes of its body, and of the values in its answer; and of values that one connection of memcached's protocol
+    /// may have under way.
     package static let clientBatchBytes = 16 << 20
     /// A refused body is read and thrown away up to this size, so that the connection stays usable; a larger one closes
     /// it.

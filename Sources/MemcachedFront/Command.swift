@@ -20,6 +20,11 @@ package struct Command: Hashable, Sendable {
         self.meta = meta
     }
 
+    /// What it holds in memory until it is done.
+    package var valueBytes: Int {
+        if case .store(_, let store) = action { store.value.readableBytes } else { 0 }
+    }
+
     package enum Verb: String, CaseIterable, Sendable {
         case get, gets, gat, gats
         case set, add, replace, append, prepend, cas

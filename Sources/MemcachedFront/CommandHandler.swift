@@ -30,6 +30,8 @@ package final class CommandHandler: ChannelDuplexHandler {
     private var partial: (since: NIODeadline, bytes: Int)?
     /// Commands wait in `input` until others are answered.
     private var isBacklogged = false
+    /// Of commands that are not done.
+    private var valueBytes = 0
     private var isInputOver = false
     private var isInputClosed = false
     private var wantsRead = false
@@ -93,6 +95,7 @@ package final class CommandHandler: ChannelDuplexHandler {
         input = ByteBuffer()
         partial = nil
         heldInput = 0
+        valueBytes = 0
         hold(-heldBytes)
     }
 
@@ -119,7 +122,13 @@ package final class CommandHandler: ChannelDuplexHandler {
         isReading = true
         var bytes = unwrapInboundIn(data)
         partial?.bytes += bytes.readableBytes
-        if input.readableBytes == 0 { input = bytes } else { input.writeBuffer(&bytes) }
+        if input.readableBytes == 0 {
+            input = bytes
+        } else {
+            // (What was read of it long ago would be kept for as long as each read ends in the middle of a command.)
+            if input.readerIndex > CommandFront.writtenBytes { input.discardReadBytes() }
+            input.writeBuffer(&bytes)
+        }
         advance()
     }
 
@@ -134,7 +143,11 @@ package final class CommandHandler: ChannelDuplexHandler {
     }
 
     /// Whether more may be read now.
-    private var takesInput: Bool { isEnding || isWritable && queue.count < Limits.pipelinedCommands }
+    private var takesInput: Bool { isEnding || isWritable && takesCommands }
+
+    private var takesCommands: Bool {
+        queue.count < Limits.pipelinedCommands && valueBytes < Limits.clientBatchBytes
+    }
 
     private func resumeReading() {
         guard wantsRead, takesInput else { return }
@@ -145,14 +158,13 @@ package final class CommandHandler: ChannelDuplexHandler {
     /// Takes commands from what has come, as many as may be pending.
     private func parse() {
         let room = CommandParser.Room(valueBytes: front.store.itemBytes, isFull: front.isFull)
-        while !isEnding, !isInputOver, queue.count < Limits.pipelinedCommands,
-            let event = parser.next(in: &input, room)
-        {
+        while !isEnding, !isInputOver, takesCommands, let event = parser.next(in: &input, room) {
             let now = NIODeadline.now()
             partial = nil
             switch event {
             case .command(let command):
                 queue.append(command, since: now)
+                holdValue(command.valueBytes)
                 if case .quit = command.action { isInputOver = true }
             case .refused(let refusal):
                 if refusal.closes { isInputOver = true }
@@ -164,7 +176,7 @@ package final class CommandHandler: ChannelDuplexHandler {
         if isInputOver { input = ByteBuffer() }
         hold(input.readableBytes - heldInput)
         heldInput = input.readableBytes
-        isBacklogged = !isInputOver && heldInput > 0 && queue.count >= Limits.pipelinedCommands
+        isBacklogged = !isInputOver && heldInput > 0 && !takesCommands
         let isPartial = !isInputOver && !isBacklogged && (heldInput > 0 || !parser.isBetweenCommands)
         if !isPartial {
             partial = nil
@@ -227,6 +239,7 @@ package final class CommandHandler: ChannelDuplexHandler {
         var answer = answer
         if command.isQuiet, command.meta == nil { answer.reply = nil }
         guard queue.complete(id, answer) else { return }
+        holdValue(-command.valueBytes)
         hold(answer.reply?.bytes ?? 0)
         advance()
     }
@@ -237,6 +250,11 @@ package final class CommandHandler: ChannelDuplexHandler {
             self.hold(bytes)
             self.advance()
         }
+    }
+
+    private func holdValue(_ bytes: Int) {
+        valueBytes += bytes
+        hold(bytes)
     }
 
     /// Counts bytes that this connection makes the worker keep.

@@ -43,7 +43,8 @@ def test_it_speaks_memcacheds_protocol_where_it_is_told_to():
     command = next((line for line in said.splitlines() if "telnet://" in line), "").split("    #")[0]
     expect(f"telnet://{local.network}.11:11211" in command, f"no line to try it with in:\n{said}")
     # (The line as it is printed.)
-    run("bash", "-c", command).expect(says="STORED\nVALUE roof 0 3\nred\nEND")
+    answer = run("bash", "-c", command).expect().output.replace("\r", "")
+    expect(answer == "STORED\nVALUE roof 0 3\nred\nEND\n", f"{command}: {answer!r}")
     expect(local.find(12, "roof") == "red", f"over HTTP: {local.find(12, 'roof')}")
     # The port belongs to the cluster's settings: whoever starts it again need not name it.
     local.setup("down").expect()

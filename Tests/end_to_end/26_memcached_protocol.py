@@ -18,6 +18,7 @@ from concurrent.futures import ThreadPoolExecutor
 from harness import client as http
 from harness.cluster import REPOSITORY
 from harness.expectations import eventually, expect, expect_equal
+from harness.placement import keys_owned_by
 
 LIMIT_SECONDS = 240
 FULL_LIMIT_SECONDS = 900
@@ -45,6 +46,7 @@ def run(context):
         one_swaps(context, cluster, memcache)
         increments_are_exact(context, cluster, memcache)
         counted(cluster, memcache)
+        without_the_first_owner(cluster, memcache)
         nothing_is_lost(context, cluster, memcache)
     without_the_setting(context)
 
@@ -240,6 +242,28 @@ def increments_are_exact(context, cluster, memcache):
     for node in cluster.nodes:
         expect_equal(connect(memcache, node).get("visits"), str(each * len(cluster.nodes)).encode(), "all increments")
     context.note(f"{each * len(cluster.nodes)} increments, {again} sent again")
+
+
+def without_the_first_owner(cluster, memcache):
+    """What needs its word is refused, without effect; the rest goes on."""
+    away = cluster.node(3)
+    key = keys_owned_by(cluster.first_ring, away.address, 1, "far")[0]
+    client = connect(memcache, cluster.node(1))
+    client.set(key, b"1")
+    away.end_daemon()
+    for line in (f"add {key} 0 0 1\r\nx", f"replace {key} 0 0 1\r\nx", f"append {key} 0 0 1\r\nx", f"incr {key} 1", f"touch {key} 9",
+                 f"gat 9 {key}", f"ms {key} 1 ME q\r\nx"):
+        answer = talk(cluster.node(1), f"{line}\r\n".encode())
+        expect(answer.startswith(b"SERVER_ERROR ") and b"unknown" not in answer and answer.count(b"\n") == 1, f"{line}: {answer}")
+    expect_equal(client.get(key), b"1", "after what was refused")
+    expect(client.set(key, b"2", flags=5) and client.get(key) == b"2", "storing goes on")
+    expect(client.delete(key) and client.get(key) is None and not client.delete(key), "deleting goes on")
+    expect(client.set(key, b"3", flags=6), "storing what was deleted")
+    away.start_daemon()
+    away.wait_until_ready()
+    eventually(10, "the first owner decides again", lambda: talk(cluster.node(2), f"incr {key} 1\r\n".encode()) == b"4\r\n")
+    expect_equal(talk(away, f"get {key}\r\n".encode()), f"VALUE {key} 6 1\r\n4\r\nEND\r\n".encode(), "what it has")
+    client.close()
 
 
 def counted(cluster, memcache):

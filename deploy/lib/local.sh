@@ -351,14 +351,14 @@ memcached_listens() {
 }
 
 start_supervisor() {
-    local directory=$STATE/node$1
+    local directory=$STATE/node$1 port=''
     supervisor_pid "$1" >/dev/null && return
     mkdir -p "$directory/state"
+    [ -z "$memcached_port" ] || port=$'\n  "memcachedPort": '$memcached_port,
     cat >"$directory/kvserver.json" <<END
 {
   "node": "$(address_of "$1")",
-  "workers": $workers,${memcached_port:+
-  "memcachedPort": $memcached_port,}
+  "workers": $workers,$port
   "memcached": $(json_string "$directory/memcached.sock"),
   "stateDirectory": $(json_string "$directory/state")
 }
