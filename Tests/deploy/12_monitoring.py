@@ -4,6 +4,7 @@ Prometheus that watches a real cluster."""
 
 import json
 import re
+import socket
 import time
 import urllib.error
 import urllib.parse
@@ -28,11 +29,11 @@ TARGET_LABELS = {"job", "cluster", "instance"}
 WORDS = {"and", "or", "unless", "bool", "offset"}
 #: What Grafana puts into an expression.
 VARIABLES = {"$cluster": ".*", "$node": ".*", "$__rate_interval": "1m"}
-#: Panels that a cluster leaves empty that is at rest, serves all, and has no log, and why.
+#: Panels that a cluster leaves empty that is at rest and serves all, and why.
 EMPTY_AT_REST = {
     "Ring change": "the ring is at rest", "Progress of this step": "likewise", "Moved in this step": "likewise",
     "A ring change's time at this step": "likewise", "Progress of a recovery": "no memory was lost",
-    "Age of the log's latest sync": "there is no log", "Answers with 5xx, by node": "there are none",
+    "Answers with 5xx, by node": "there are none",
     "What became of failed requests": "there are none", "Answers that are no success, by code": "likewise",
 }
 
@@ -177,14 +178,14 @@ def test_the_documentation_names_what_there_is():
 
 def test_a_running_cluster_gives_every_panel_what_it_shows():
     local = Local()
-    local.environment |= {"KVSERVER_SNAPSHOT_SECONDS": "2", "KVSERVER_REPAIR_SECONDS": "2"}
+    local.environment |= {"KVSERVER_SNAPSHOT_SECONDS": "2", "KVSERVER_REPAIR_SECONDS": "2", "KVSERVER_APPEND_LOG": "true"}
     local.up()
     directory = scratch()
     text = re.sub(r"127\.0\.0\.(\d+:\d+)", rf"{local.network}.\1", CONFIGURATION)
     text = re.sub(r"_(interval|timeout): \d+s", r"_\1: 1s", text)
     write(directory / "prometheus.yml", text)
     write(directory / "alerts.yml", ALERTS)
-    address = f"{local.network}.10:9090"
+    address = free_address(f"{local.network}.10")
     start("prometheus", "--config.file", directory / "prometheus.yml", "--storage.tsdb.path", directory / "data",
           "--web.listen-address", address)
 
@@ -216,11 +217,18 @@ def test_a_running_cluster_gives_every_panel_what_it_shows():
     rules = eventually(20, "every rule was looked at", lambda: judged(ask("rules")))
     expect(set(rules) == set(alerts()), f"rules: {sorted(rules)}")
     expect(all(rule["health"] == "ok" for rule in rules.values()), rules)
-    firing = [name for name, rule in rules.items() if rule["state"] == "firing"]
-    expect(not firing, f"a cluster where all is well lets fire {firing}")
+    raised = [name for name, rule in rules.items() if rule["state"] != "inactive"]
+    expect(not raised, f"a cluster where all is well raises {raised}")
     # A node that is gone is said to be.
     local.signal(local.pid("node3/supervisor"), 9)
     eventually(20, "the node that was killed is missed", lambda: judged(ask("rules"))["KVServerNodeDown"]["state"] == "pending")
+
+
+def free_address(host):
+    """One that nobody listens at: Debian's package starts a Prometheus of its own, at port 9090 of all addresses."""
+    with socket.socket() as probe:
+        probe.bind((host, 0))
+        return f"{host}:{probe.getsockname()[1]}"
 
 
 def judged(answer):
