@@ -35,8 +35,10 @@ struct NodeOperator: OperatorService {
     let hasLog: Bool
     let segments: LogSegments
     let logBoard: LogBoard
+    /// On `control`, as what is asked first.
     let registry: WorkerRegistry
     let settings: MemcachedSettingsCell
+    /// The operator's own: while memcached hangs, each call takes its time to fail, and the chores' calls wait in a row.
     let control: ControlStore
     let cells: CellMemory
     /// Lets the cells know how this worker is.
@@ -135,7 +137,7 @@ struct NodeOperator: OperatorService {
             lastError = await keeper.lastError
         } catch {
             lastError = "\(error)"
-            // (Whatever else is asked of it now would take as long to fail.)
+            // (Whatever else is asked of it now would take as long to fail, or longer: the chores ask, too.)
             isShared = false
         }
         let heartbeat = isShared ? await heartbeats.latest().heartbeat : Heartbeat()

@@ -51,6 +51,7 @@ struct Worker: Sendable {
             parts.lanes.close()
             await parts.log?.close(within: Worker.logTime)
             parts.control.close()
+            parts.statusControl.close()
             return 0
         } catch {
             logger.critical("a worker could not start", metadata: ["error": "\(error)"])

@@ -20,6 +20,8 @@ struct WorkerParts: Sendable {
     let log: PairLog?
     let logBoard: LogBoard
     let control: ControlStore
+    /// Of `/status` and `/metrics`, whose first question while memcached hangs must not wait behind what all the chores ask.
+    let statusControl: ControlStore
     let settings: MemcachedSettingsCell
     let registry: WorkerRegistry
     let keeper: RingKeeper
@@ -67,6 +69,7 @@ struct WorkerParts: Sendable {
             ? PairLog(node: node, segments: segments, disk: .system(failpoints), clock: clock, logger: logger) : nil
         let lanes = LaneGroup(endpoint, clock: clock, settings: settings, log: log)
         let control = ControlStore(endpoint, settings: settings)
+        let statusControl = ControlStore(endpoint, settings: settings)
         let registry = WorkerRegistry(control: control, slot: slot)
         let logBoard = LogBoard(control: control, slot: slot)
 
@@ -168,6 +171,7 @@ struct WorkerParts: Sendable {
         self.log = log
         self.logBoard = logBoard
         self.control = control
+        self.statusControl = statusControl
         self.settings = settings
         self.registry = registry
         self.keeper = keeper
@@ -206,8 +210,9 @@ struct WorkerParts: Sendable {
                 clock: clock, recovery: recovery,
                 antiEntropy: antiEntropy, hintBoard: hintBoard, heartbeats: heartbeats, board: board,
                 snapshotSeconds: configuration.snapshotSeconds, snapshotBoard: snapshotBoard,
-                hasLog: log != nil, segments: segments, logBoard: logBoard, registry: registry,
-                settings: settings, control: control, cells: cells,
+                hasLog: log != nil, segments: segments, logBoard: logBoard,
+                registry: WorkerRegistry(control: statusControl, slot: slot), settings: settings,
+                control: statusControl, cells: cells,
                 sample: { try? await loop.submit { sampler.value?.sample() }.get() },
                 startedMilliseconds: MonotonicClock.milliseconds()),
             tasks: background, failpoints: failpoints, room: room)

@@ -197,9 +197,10 @@ def memcached_hangs(node, load):
     load.give()
     node.memcached.pause()
     try:
-        began = time.monotonic()
-        after = scrape(node)
-        took = time.monotonic() - began
+        took, after = timed_scrape(node)
+        # After some seconds all the chores of a worker wait for memcached, in a row. /metrics must not queue up behind them.
+        time.sleep(3)
+        took = max(took, *(timed_scrape(node)[0] for _ in range(6)))
     finally:
         node.memcached.resume()
     expect(took < 2, f"/metrics took {took:.1f} s without memcached")
@@ -217,6 +218,12 @@ def scrape(node):
     expect_equal(answer.status, 200, "GET /metrics")
     expect_equal(answer.header("Content-Type"), "text/plain; version=0.0.4; charset=utf-8", "its type")
     return Scrape(answer.body.decode())
+
+
+def timed_scrape(node):
+    began = time.monotonic()
+    found = scrape(node)
+    return time.monotonic() - began, found
 
 
 def restarted(node, before, reason, times):
