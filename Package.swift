@@ -20,6 +20,7 @@ let crypto = Target.Dependency.product(name: "Crypto", package: "swift-crypto")
 let logging = Target.Dependency.product(name: "Logging", package: "swift-log")
 let metrics = Target.Dependency.product(name: "CoreMetrics", package: "swift-metrics")
 let asyncHTTPClient = Target.Dependency.product(name: "AsyncHTTPClient", package: "async-http-client")
+let tracing = Target.Dependency.product(name: "Tracing", package: "swift-distributed-tracing")
 let deque = Target.Dependency.product(name: "DequeModule", package: "swift-collections")
 
 let package = Package(
@@ -35,6 +36,7 @@ let package = Package(
         .package(url: "https://github.com/apple/swift-collections", from: "1.6.0"),
         .package(url: "https://github.com/apple/swift-argument-parser", from: "1.8.2"),
         .package(url: "https://github.com/swift-server/async-http-client", from: "1.37.0"),
+        .package(url: "https://github.com/apple/swift-distributed-tracing", from: "1.7.3"),
     ],
     targets: [
         .systemLibrary(
@@ -44,6 +46,9 @@ let package = Package(
         .target(name: "Telemetry", dependencies: ["CLinux", metrics], swiftSettings: settings),
         .target(name: "HashRing", dependencies: [crypto], swiftSettings: settings),
         .target(name: "KeyValue", dependencies: ["HashRing", nioCore, crypto], swiftSettings: settings),
+        // By which names a request is found again, on every node that it touched.
+        .target(
+            name: "RequestTracing", dependencies: ["KeyValue", "HashRing", logging, tracing], swiftSettings: settings),
         .target(
             name: "Memcached", dependencies: ["CMemcached", "KeyValue", "HashRing", nioCore, logging, metrics, deque],
             swiftSettings: settings),
@@ -51,13 +56,16 @@ let package = Package(
         .target(
             name: "Cluster",
             dependencies: [
-                "Memcached", "Etcd", "KeyValue", "HashRing", nioCore, nioPosix, nioHTTP1, logging, metrics, deque,
-                crypto,
+                "Memcached", "Etcd", "RequestTracing", "KeyValue", "HashRing", nioCore, nioPosix, nioHTTP1, logging,
+                metrics, deque, crypto, tracing,
             ],
             swiftSettings: settings),
         .target(
             name: "HTTPFront",
-            dependencies: ["Cluster", "KeyValue", "HashRing", nioCore, nioPosix, nioHTTP1, logging, metrics, deque],
+            dependencies: [
+                "Cluster", "RequestTracing", "KeyValue", "HashRing", nioCore, nioPosix, nioHTTP1, logging, metrics,
+                deque, tracing,
+            ],
             swiftSettings: settings),
         // Processes, configuration and logs; no data passes here.
         .target(
@@ -67,8 +75,8 @@ let package = Package(
         .executableTarget(
             name: "KVServer",
             dependencies: [
-                "Supervision", "Telemetry", "HTTPFront", "Cluster", "Memcached", "Etcd", "KeyValue", "HashRing",
-                nioCore,
+                "Supervision", "Telemetry", "HTTPFront", "Cluster", "RequestTracing", "Memcached", "Etcd", "KeyValue",
+                "HashRing", nioCore,
                 nioPosix, logging, metrics, .product(name: "ArgumentParser", package: "swift-argument-parser"),
             ],
             swiftSettings: settings,
@@ -83,12 +91,16 @@ let package = Package(
         .testTarget(name: "TelemetryTests", dependencies: ["Telemetry", metrics], swiftSettings: settings),
         .testTarget(name: "HashRingTests", dependencies: ["HashRing", "TestSupport"], swiftSettings: settings),
         .testTarget(name: "KeyValueTests", dependencies: ["KeyValue", "HashRing", nioCore], swiftSettings: settings),
+        .testTarget(
+            name: "RequestTracingTests",
+            dependencies: ["RequestTracing", "KeyValue", "HashRing", "TestSupport", logging, tracing],
+            swiftSettings: settings),
         .testTarget(name: "EtcdTests", dependencies: ["Etcd", nioCore], swiftSettings: settings),
         .testTarget(
             name: "ClusterTests",
             dependencies: [
-                "Cluster", "Memcached", "Etcd", "KeyValue", "HashRing", "TestSupport", nioCore, nioPosix, nioHTTP1,
-                logging,
+                "Cluster", "Memcached", "Etcd", "RequestTracing", "KeyValue", "HashRing", "TestSupport", nioCore,
+                nioPosix, nioHTTP1, logging,
             ],
             swiftSettings: settings),
         .testTarget(
@@ -101,8 +113,8 @@ let package = Package(
         .testTarget(
             name: "HTTPFrontTests",
             dependencies: [
-                "HTTPFront", "Telemetry", "Cluster", "KeyValue", "HashRing", "TestSupport", nioCore, nioPosix, nioHTTP1,
-                nioEmbedded,
+                "HTTPFront", "Telemetry", "Cluster", "RequestTracing", "KeyValue", "HashRing", "TestSupport", nioCore,
+                nioPosix, nioHTTP1, nioEmbedded, logging,
             ],
             swiftSettings: settings),
         .testTarget(

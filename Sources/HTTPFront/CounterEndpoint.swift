@@ -3,6 +3,7 @@
 private import Cluster
 internal import KeyValue
 internal import NIOCore
+private import RequestTracing
 
 /// `POST /keys/{key}:increment`: a pair whose value is a whole number in decimal digits, as a counter.
 extension HTTPFrontHandler {
@@ -19,6 +20,7 @@ extension HTTPFrontHandler {
         case .success(let found): key = found
         case .failure(let refusal): return complete(id, refusal.answer)
         }
+        queue.note(slot: key.slot, of: id)
         guard request.precondition.isEmpty else { return complete(id, ErrorAnswer.preconditionOnCounter) }
         let step: Int64
         switch request.withQuery({ FormDecoder.bytes("by", in: $0, limit: CounterRun.mostDigits) }) {
@@ -49,6 +51,8 @@ final class CounterRun {
     private let step: Int64
     private let consistency: Consistency?
     private let completion: (Answer) -> Void
+    /// For whom all of it is done.
+    private let asker: RequestTrace?
     /// After this nothing is tried again.
     private let end: NIODeadline
     private var tries = 0
@@ -69,6 +73,7 @@ final class CounterRun {
         self.step = step
         self.consistency = consistency
         self.completion = completion
+        self.asker = connection.front.data.asker
         self.end = connection.front.loop.now + CounterRun.patience
     }
 
@@ -84,10 +89,13 @@ final class CounterRun {
     func begin() {
         tries += 1
         // (An older number would be found out by the condition; a read of the newest saves the try.)
-        connection.front.data.read(key, Consistency(.strict)) { result in
-            switch result {
-            case .success(let held): self.replace(held)
-            case .failure(let failure): self.completion(self.connection.answer(to: failure))
+        let data = connection.front.data
+        data.asking(for: asker) {
+            data.read(key, Consistency(.strict)) { result in
+                switch result {
+                case .success(let held): self.replace(held)
+                case .failure(let failure): self.completion(self.connection.answer(to: failure))
+                }
             }
         }
     }
@@ -112,11 +120,13 @@ final class CounterRun {
         {
         case .failure(let refusal): completion(refusal.answer)
         case .success(let (storedKey, envelope)):
-            data.write(storedKey, envelope, if: precondition, consistency) { result in
-                switch result {
-                case .success(let version): self.completion(Answer(.ok, .text, text, version: version))
-                case .failure(.preconditionFailed), .failure(.notApplied(.contended)): self.tryAgain()
-                case .failure(let failure): self.completion(self.connection.answer(to: failure))
+            data.asking(for: asker) {
+                data.write(storedKey, envelope, if: precondition, consistency) { result in
+                    switch result {
+                    case .success(let version): self.completion(Answer(.ok, .text, text, version: version))
+                    case .failure(.preconditionFailed), .failure(.notApplied(.contended)): self.tryAgain()
+                    case .failure(let failure): self.completion(self.connection.answer(to: failure))
+                    }
                 }
             }
         }

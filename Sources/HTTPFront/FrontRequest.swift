@@ -3,6 +3,7 @@
 package import KeyValue
 package import NIOCore
 package import NIOHTTP1
+package import RequestTracing
 
 /// A request that has a route and a method that the route takes.
 package struct FrontRequest: Sendable {
@@ -54,6 +55,8 @@ package struct HeadReading {
     package let origin: String?
     /// Whether a browser asks what that page may do, before it does it.
     package let isPreflight: Bool
+    /// By which names the request is found again.
+    package let trace: RequestTrace?
 
     package var hasBody: Bool { contentLength != 0 }
 
@@ -65,6 +68,7 @@ package struct HeadReading {
         self.expectsContinue = fields.expectsContinue && head.version.minor >= 1
         self.origin = fields.origin
         self.isPreflight = head.method == .OPTIONS && fields.asksForMethod
+        self.trace = fields.trace
         var route: Route?
         self.verdict = HeadReading.verdict(head, fields, &route)
         self.route = route
@@ -129,6 +133,16 @@ package struct HeadReading {
         var ifMatch: [String] = []
         var ifNoneMatch: [String] = []
         var representation = RepresentationFields()
+        var requestIDs: [String] = []
+        var traceParents: [String] = []
+        var carried: String?
+
+        /// (Of two, which one is meant can't be told.)
+        var trace: RequestTrace? {
+            RequestTrace(
+                id: requestIDs.count == 1 ? RequestID(requestIDs[0].utf8) : nil,
+                parent: traceParents.count == 1 ? TraceParent(traceParents[0].utf8) : nil, carried: carried)
+        }
 
         /// Nil where a field is malformed.
         var precondition: Precondition? {
@@ -153,6 +167,9 @@ package struct HeadReading {
                 case 8 where name.isSameField(as: "if-match"): ifMatch.append(value)
                 case 8 where name.isSameField(as: "if-range"):
                     representation.ifRange = String(value.trimmingBlanks)
+                case 11 where name.isSameField(as: "traceparent"): traceParents.append(String(value.trimmingBlanks))
+                case 12 where name.isSameField(as: "x-request-id"): requestIDs.append(String(value.trimmingBlanks))
+                case 13 where name.isSameField(as: "x-request-ids"): carried = value
                 case 12 where name.isSameField(as: "content-type"):
                     representation.contentType = String(value.trimmingBlanks)
                 case 13 where name.isSameField(as: "if-none-match"): ifNoneMatch.append(value)

@@ -4,10 +4,13 @@ package import Cluster
 package import HashRing
 package import KeyValue
 package import NIOCore
+package import RequestTracing
 
 /// What the front asks of the store for each request: on the event loop, without `await`. Completions come on the same
 /// loop, exactly once, within the request's deadline, and may come before the call returns.
 package protocol DataService: AnyObject {
+    /// For whom the operations are that begin now; see `asking(for:)`.
+    var asker: RequestTrace? { get set }
     /// What this worker knows of the ring: cheap enough to be asked for each request.
     var standing: RingStanding { get }
     /// The ring that this worker acts on; nil unless `standing` is `present`.
@@ -45,6 +48,17 @@ package protocol DataService: AnyObject {
 
     /// Another node's batch.
     func serve(_ batch: PeerBatch, completion: @escaping (Coordinator.Served) -> Void)
+}
+
+extension DataService {
+    /// Lets what begins meanwhile count as this request's, on whichever nodes it is done.
+    func asking(for trace: RequestTrace?, _ body: () -> Void) {
+        // (What is answered at once may let the next request begin in here.)
+        let outer = asker
+        asker = trace
+        body()
+        asker = outer
+    }
 }
 
 /// What a worker knows of the ring.

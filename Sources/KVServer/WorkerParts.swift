@@ -8,6 +8,7 @@ internal import KeyValue
 internal import Logging
 internal import Memcached
 internal import NIOCore
+private import RequestTracing
 internal import Supervision
 internal import Telemetry
 
@@ -77,6 +78,7 @@ struct WorkerParts: Sendable {
         coordinator.hooks.heardOf = { signals.news.continuation.yield($0) }
         coordinator.hooks.isBehind = { signals.laggards.continuation.yield($0) }
         coordinator.hooks.drained = { signals.wakeUps.continuation.yield() }
+        coordinator.tracer = configuration.traceSpans ? LogTracer(logger) : nil
         let bound = NIOLoopBound(coordinator, eventLoop: loop)
 
         // The control plane.
@@ -205,7 +207,12 @@ struct WorkerParts: Sendable {
                 settings: settings, control: control, cells: cells,
                 sample: { try? await loop.submit { sampler.value?.sample() }.get() },
                 startedMilliseconds: MonotonicClock.milliseconds()),
-            tasks: background, failpoints: failpoints)
+            tasks: background, failpoints: failpoints,
+            log: RequestLog(
+                logger,
+                slow: configuration.slowRequestMilliseconds > 0
+                    ? .milliseconds(Int64(configuration.slowRequestMilliseconds)) : nil, loop: loop))
+        front.tracer = coordinator.tracer
         front.obstacle = { settings.settings?.evicts == true ? "\(MemcachedError.evicts)" : nil }
         front.origins = configuration.corsOrigins.flatMap { OriginList($0) }
         front.recovery = { recovery.note }
