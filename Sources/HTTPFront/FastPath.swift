@@ -76,8 +76,8 @@ package enum FastPath {
         private var trace: RequestTrace? {
             guard ids + traceParents > 0 else { return nil }
             return RequestTrace(
-                id: ids == 1 ? RequestID(bytes[id]) : nil,
-                parent: traceParents == 1 ? TraceParent(bytes[traceParent]) : nil)
+                id: ids == 1 ? RequestID(UnsafeRawBufferPointer(rebasing: bytes[id])) : nil,
+                parent: traceParents == 1 ? TraceParent(UnsafeRawBufferPointer(rebasing: bytes[traceParent])) : nil)
         }
 
         /// - Returns: the body's length in bytes; nil where a field says what is to be thought about.

@@ -140,8 +140,8 @@ package struct HeadReading {
         /// (Of two, which one is meant can't be told.)
         var trace: RequestTrace? {
             RequestTrace(
-                id: requestIDs.count == 1 ? RequestID(requestIDs[0].utf8) : nil,
-                parent: traceParents.count == 1 ? TraceParent(traceParents[0].utf8) : nil, carried: carried)
+                id: requestIDs.count == 1 ? RequestID(requestIDs[0]) : nil,
+                parent: traceParents.count == 1 ? TraceParent(traceParents[0]) : nil, carried: carried)
         }
 
         /// Nil where a field is malformed.

@@ -55,7 +55,7 @@ package struct LogTracer: Tracer {
         _ carrier: Carrier, into context: inout ServiceContext, using extractor: Extract
     ) where Extract.Carrier == Carrier {
         guard let text = extractor.extract(key: TraceContext.field, from: carrier) else { return }
-        context[ParentKey.self] = TraceParent(text.utf8)
+        context[ParentKey.self] = TraceParent(text)
     }
 
     package func inject<Carrier, Inject: Injector>(

@@ -8,9 +8,15 @@ package struct RequestID: Hashable, Sendable, CustomStringConvertible {
     package let description: String
 
     /// Nil for anything else, which is ignored: nothing that a client sends gets into a log but this.
-    package init?(_ bytes: some Collection<UInt8>) {
+    package init?(_ bytes: UnsafeRawBufferPointer) {
         guard Limits.requestIDBytes.contains(bytes.count), bytes.allSatisfy(RequestID.isAllowed) else { return nil }
         self.description = String(decoding: bytes, as: UTF8.self)
+    }
+
+    package init?(_ text: some StringProtocol) {
+        var text = String(text)
+        guard let id = text.withUTF8({ RequestID(UnsafeRawBufferPointer($0)) }) else { return nil }
+        self = id
     }
 
     private static func isAllowed(_ byte: UInt8) -> Bool {

@@ -95,8 +95,8 @@ package struct CarriedRequest: Hashable, Sendable {
             .prefix(Limits.carriedRequests)
             .compactMap { part in
                 let sides = part.split(separator: traceMark, maxSplits: 1, omittingEmptySubsequences: false)
-                let id = RequestID(sides[0])
-                let parent = sides.count > 1 ? TraceParent(sides[1]) : nil
+                let id = RequestID(Substring(sides[0]))
+                let parent = sides.count > 1 ? TraceParent(Substring(sides[1])) : nil
                 return id == nil && parent == nil ? nil : CarriedRequest(id: id, parent: parent)
             }
     }

@@ -14,7 +14,7 @@ enum TraceContext {
 
     struct Writer: Injector {
         func inject(_ value: String, forKey key: String, into carrier: inout TraceParent?) {
-            if key == TraceContext.field { carrier = TraceParent(value.utf8) }
+            if key == TraceContext.field { carrier = TraceParent(value) }
         }
     }
 }

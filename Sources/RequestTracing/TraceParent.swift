@@ -22,25 +22,28 @@ package struct TraceParent: Hashable, Sendable, CustomStringConvertible {
 
     /// Nil for anything malformed, and for a trace or a span that is all zeros, as the specification has it: the request
     /// is then as one without.
-    package init?(_ bytes: some Collection<UInt8>) {
-        guard bytes.count == TraceParent.bytes else { return nil }
-        var rest = bytes[...]
-        guard TraceParent.number(&rest, digits: 2) == 0, rest.popFirst() == UInt8(ascii: "-"),
-            let high = TraceParent.number(&rest, digits: 16), let low = TraceParent.number(&rest, digits: 16),
-            rest.popFirst() == UInt8(ascii: "-"), let span = TraceParent.number(&rest, digits: 16),
-            rest.popFirst() == UInt8(ascii: "-"), let flags = TraceParent.number(&rest, digits: 2),
-            high | low != 0, span != 0
+    package init?(_ bytes: UnsafeRawBufferPointer) {
+        let hyphen = UInt8(ascii: "-")
+        guard bytes.count == TraceParent.bytes, bytes[2] == hyphen, bytes[35] == hyphen, bytes[52] == hyphen,
+            TraceParent.number(bytes, 0..<2) == 0, let high = TraceParent.number(bytes, 3..<19),
+            let low = TraceParent.number(bytes, 19..<35), let span = TraceParent.number(bytes, 36..<52),
+            let flags = TraceParent.number(bytes, 53..<55), high | low != 0, span != 0
         else { return nil }
         self.init(high: high, low: low, span: span, flags: UInt8(flags))
     }
 
-    private static func number<Bytes: Collection<UInt8>>(_ rest: inout Bytes, digits: Int) -> UInt64?
-    where Bytes.SubSequence == Bytes {
+    package init?(_ text: some StringProtocol) {
+        var text = String(text)
+        guard let parent = text.withUTF8({ TraceParent(UnsafeRawBufferPointer($0)) }) else { return nil }
+        self = parent
+    }
+
+    private static func number(_ bytes: UnsafeRawBufferPointer, _ range: Range<Int>) -> UInt64? {
         var number: UInt64 = 0
-        for _ in 0..<digits {
-            switch rest.popFirst() {
-            case let digit? where (0x30...0x39).contains(digit): number = number << 4 | UInt64(digit - 0x30)
-            case let digit? where (0x61...0x66).contains(digit): number = number << 4 | UInt64(digit - 0x57)
+        for index in range {
+            switch bytes[index] {
+            case 0x30...0x39: number = number << 4 | UInt64(bytes[index] - 0x30)
+            case 0x61...0x66: number = number << 4 | UInt64(bytes[index] - 0x57)
             default: return nil
             }
         }
@@ -59,14 +62,33 @@ package struct TraceParent: Hashable, Sendable, CustomStringConvertible {
     package var trace: String { TraceParent.digits(high, 16) + TraceParent.digits(low, 16) }
 
     package var description: String {
-        "00-\(trace)-\(TraceParent.digits(span, 16))-\(TraceParent.digits(UInt64(flags), 2))"
+        String(unsafeUninitializedCapacity: TraceParent.bytes) { text in
+            text.initialize(repeating: UInt8(ascii: "-"))
+            TraceParent.write(0, to: text, 0..<2)
+            TraceParent.write(high, to: text, 3..<19)
+            TraceParent.write(low, to: text, 19..<35)
+            TraceParent.write(span, to: text, 36..<52)
+            TraceParent.write(UInt64(flags), to: text, 53..<55)
+            return TraceParent.bytes
+        }
+    }
+
+    private static func write(_ number: UInt64, to text: UnsafeMutableBufferPointer<UInt8>, _ range: Range<Int>) {
+        var rest = number
+        for index in range.reversed() {
+            let digit = UInt8(rest & 15)
+            text[index] = digit < 10 ? digit + 0x30 : digit + 0x57
+            rest >>= 4
+        }
     }
 
     /// How a span is written: 16 digits.
     package static func digits(ofSpan span: UInt64) -> String { digits(span, 16) }
 
     private static func digits(_ number: UInt64, _ count: Int) -> String {
-        let digits = String(number, radix: 16)
-        return String(repeating: "0", count: count - digits.utf8.count) + digits
+        String(unsafeUninitializedCapacity: count) { text in
+            write(number, to: text, 0..<count)
+            return count
+        }
     }
 }

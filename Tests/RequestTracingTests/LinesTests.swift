@@ -71,13 +71,13 @@ struct LogTracerTests {
     }
 
     private static func parent(_ flags: String) throws -> TraceParent {
-        try #require(TraceParent("00-0af7651916cd43dd8448eb211c80319c-00f067aa0ba902b7-\(flags)".utf8))
+        try #require(TraceParent("00-0af7651916cd43dd8448eb211c80319c-00f067aa0ba902b7-\(flags)"))
     }
 
     @Test("a request's span has the client's as its parent, and what it asks of a node has the request's")
     func family() throws {
         let parent = try LogTracerTests.parent("01")
-        let trace = try #require(RequestTrace(id: RequestID("request-1".utf8), parent: parent))
+        let trace = try #require(RequestTrace(id: RequestID("request-1"), parent: parent))
         let tracer = tracer
         trace.begin("/route", tracer)
         var field = CarriedRequestField()
@@ -133,7 +133,9 @@ struct LogTracerTests {
     @Test("what is wrong with a request is not told in an error's words")
     func errors() throws {
         struct Telling: Error {}
-        let span = tracer.startSpan("x", context: tracer.context(of: try LogTracerTests.parent("01")))
+        let tracer = tracer
+        let context = tracer.context(of: try LogTracerTests.parent("01"))
+        let span = tracer.startSpan("x", context: context)
         span.recordError(Telling())
         span.end()
         span.end()

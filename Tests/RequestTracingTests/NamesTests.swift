@@ -17,7 +17,7 @@ struct NamesTests {
             ("abcdefgé", false),
         ])
     func ids(text: String, isOne: Bool) {
-        #expect(RequestID(text.utf8)?.description == (isOne ? text : nil))
+        #expect(RequestID(text)?.description == (isOne ? text : nil))
     }
 
     private static let parent = "00-0af7651916cd43dd8448eb211c80319c-00f067aa0ba902b7-01"
@@ -36,15 +36,15 @@ struct NamesTests {
             "00-0af7651916cd43dd8448eb211c80319c-00f067aa0ba902b7-01-",
             " 0-0af7651916cd43dd8448eb211c80319c-00f067aa0ba902b7-01",
         ])
-    func malformedParents(text: String) { #expect(TraceParent(text.utf8) == nil) }
+    func malformedParents(text: String) { #expect(TraceParent(text) == nil) }
 
     @Test("a traceparent is written as it was read, and passed on with another span")
     func parents() throws {
-        let parent = try #require(TraceParent(NamesTests.parent.utf8))
+        let parent = try #require(TraceParent(NamesTests.parent))
         #expect(parent.description == NamesTests.parent)
         #expect(parent.trace == "0af7651916cd43dd8448eb211c80319c" && parent.isSampled)
         #expect(parent.passed(on: 0xAB).description == "00-0af7651916cd43dd8448eb211c80319c-00000000000000ab-01")
-        let unsampled = try #require(TraceParent("00-000000000000000000000000000000ff-00f067aa0ba902b7-fe".utf8))
+        let unsampled = try #require(TraceParent("00-000000000000000000000000000000ff-00f067aa0ba902b7-fe"))
         #expect(!unsampled.isSampled && unsampled.trace == "000000000000000000000000000000ff")
         #expect(unsampled.passed(on: 1).description.hasSuffix("-0000000000000001-00"))
     }
@@ -52,12 +52,12 @@ struct NamesTests {
     @Test("a request that has no name is not traced")
     func nameless() {
         #expect(RequestTrace(id: nil, parent: nil) == nil)
-        #expect(RequestTrace(id: nil, parent: TraceParent(NamesTests.parent.utf8)) != nil)
+        #expect(RequestTrace(id: nil, parent: TraceParent(NamesTests.parent)) != nil)
     }
 
     @Test("the nodes that were asked are noted, each once, and no more than so many")
     func nodes() throws {
-        let trace = try #require(RequestTrace(id: RequestID("request-1".utf8), parent: nil))
+        let trace = try #require(RequestTrace(id: RequestID("request-1"), parent: nil))
         let nodes = (1...20).compactMap { NodeID("10.0.0.\($0):5000") }
         for node in nodes + nodes { trace.asked(node) }
         #expect(trace.nodes == Array(nodes.prefix(Limits.tracedNodes)))
@@ -67,8 +67,8 @@ struct NamesTests {
 
     @Test("a batch names its requests, and the other node reads the same ones")
     func carried() throws {
-        let parent = try #require(TraceParent(NamesTests.parent.utf8))
-        let ids = [RequestID("request-1".utf8), nil, RequestID("request-3".utf8)]
+        let parent = try #require(TraceParent(NamesTests.parent))
+        let ids = [RequestID("request-1"), nil, RequestID("request-3")]
         let parents = [nil, parent, parent]
         var field = CarriedRequestField()
         for (id, parent) in zip(ids, parents) {
@@ -89,7 +89,7 @@ struct NamesTests {
         for number in 0..<1000 {
             let digits = String(number)
             let id = String(repeating: "0", count: idBytes - digits.utf8.count) + digits
-            field.add(try #require(RequestTrace(id: RequestID(id.utf8), parent: nil)), nil)
+            field.add(try #require(RequestTrace(id: RequestID(id), parent: nil)), nil)
         }
         let count = min(Limits.carriedRequests, (Limits.carriedRequestBytes + 1) / (idBytes + 1))
         #expect(field.text.utf8.count <= Limits.carriedRequestBytes)
