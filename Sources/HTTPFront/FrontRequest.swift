@@ -68,10 +68,10 @@ package struct HeadReading {
         self.expectsContinue = fields.expectsContinue && head.version.minor >= 1
         self.origin = fields.origin
         self.isPreflight = head.method == .OPTIONS && fields.asksForMethod
-        self.trace = fields.trace
         var route: Route?
         self.verdict = HeadReading.verdict(head, fields, &route)
         self.route = route
+        self.trace = fields.trace(ofBatch: route == .peerBatch)
     }
 
     private static func verdict(_ head: HTTPRequestHead, _ fields: Fields, _ asked: inout Route?) -> Verdict {
@@ -138,10 +138,12 @@ package struct HeadReading {
         var carried: String?
 
         /// (Of two, which one is meant can't be told.)
-        var trace: RequestTrace? {
+        /// - Parameter ofBatch: whether another node may say for whom it asks.
+        func trace(ofBatch: Bool) -> RequestTrace? {
             RequestTrace(
                 id: requestIDs.count == 1 ? RequestID(requestIDs[0]) : nil,
-                parent: traceParents.count == 1 ? TraceParent(traceParents[0]) : nil, carried: carried)
+                parent: traceParents.count == 1 ? TraceParent(traceParents[0]) : nil,
+                carried: ofBatch ? carried : nil)
         }
 
         /// Nil where a field is malformed.

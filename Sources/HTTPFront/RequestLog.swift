@@ -93,7 +93,8 @@ package final class RequestLog {
 }
 
 extension FrontMetrics.Kind {
-    /// Not what others ask all the time to see if this node is well, nor what drivers of ring changes say of themselves.
+    /// Not what others ask all the time to see if this node is well, nor what drivers of ring changes say of
+    /// themselves.
     fileprivate var isLogged: Bool {
         switch route {
         case .live, .ready, .peerCall: false

@@ -2,8 +2,8 @@
 
 private import KeyValue
 
-/// What HAProxy, or the client, calls a request (`X-Request-ID`), so that its log lines are found on every node: letters,
-/// digits, `.`, `_` and `-`, and so many of them that no two requests are called the same by chance.
+/// What HAProxy, or the client, calls a request (`X-Request-ID`), so that its log lines are found on every node:
+/// letters, digits, `.`, `_` and `-`, and so many of them that no two requests are called the same by chance.
 package struct RequestID: Hashable, Sendable, CustomStringConvertible {
     package let description: String
 

@@ -20,8 +20,8 @@ package struct TraceParent: Hashable, Sendable, CustomStringConvertible {
         self.flags = flags
     }
 
-    /// Nil for anything malformed, and for a trace or a span that is all zeros, as the specification has it: the request
-    /// is then as one without.
+    /// Nil for anything malformed, and for a trace or a span that is all zeros, as the specification has it: the
+    /// request is then as one without.
     package init?(_ bytes: UnsafeRawBufferPointer) {
         let hyphen = UInt8(ascii: "-")
         guard bytes.count == TraceParent.bytes, bytes[2] == hyphen, bytes[35] == hyphen, bytes[52] == hyphen,

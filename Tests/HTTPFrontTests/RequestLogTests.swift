@@ -129,6 +129,9 @@ struct RequestLogTests {
         #expect(line.fields[LogKey.batchRequests] == "request-1,request-2")
         #expect(line.fields[LogKey.batchTraces] == RequestLogTests.trace)
         #expect(line.fields[LogKey.batchStatus] == "200" && !lines.text.contains("secret"))
+        // A client can't name others' requests.
+        connection.send(getRequest("/keys/a", "\(CarriedRequest.field): request-3\r\n"))
+        #expect(lines.all.count == 2 && !lines.text.contains("request-3"))
     }
 
     @Test("a flood of failures stays within the bound, and one line says how many were left out")
