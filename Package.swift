@@ -20,6 +20,7 @@ let crypto = Target.Dependency.product(name: "Crypto", package: "swift-crypto")
 let logging = Target.Dependency.product(name: "Logging", package: "swift-log")
 let metrics = Target.Dependency.product(name: "CoreMetrics", package: "swift-metrics")
 let asyncHTTPClient = Target.Dependency.product(name: "AsyncHTTPClient", package: "async-http-client")
+let tracing = Target.Dependency.product(name: "Tracing", package: "swift-distributed-tracing")
 let deque = Target.Dependency.product(name: "DequeModule", package: "swift-collections")
 
 let package = Package(
@@ -36,6 +37,7 @@ let package = Package(
         .package(url: "https://github.com/apple/swift-collections", from: "1.6.0"),
         .package(url: "https://github.com/apple/swift-argument-parser", from: "1.8.2"),
         .package(url: "https://github.com/swift-server/async-http-client", from: "1.37.0"),
+        .package(url: "https://github.com/apple/swift-distributed-tracing", from: "1.7.3"),
     ],
     targets: [
         .systemLibrary(
@@ -45,6 +47,9 @@ let package = Package(
         .target(name: "Telemetry", dependencies: ["CLinux", metrics], swiftSettings: settings),
         .target(name: "HashRing", dependencies: [crypto], swiftSettings: settings),
         .target(name: "KeyValue", dependencies: ["HashRing", nioCore, crypto], swiftSettings: settings),
+        // By which names a request is found again, on every node that it touched.
+        .target(
+            name: "RequestTracing", dependencies: ["KeyValue", "HashRing", logging, tracing], swiftSettings: settings),
         .target(
             name: "Memcached", dependencies: ["CMemcached", "KeyValue", "HashRing", nioCore, logging, metrics, deque],
             swiftSettings: settings),
@@ -52,8 +57,8 @@ let package = Package(
         .target(
             name: "Cluster",
             dependencies: [
-                "Memcached", "Etcd", "KeyValue", "HashRing", nioCore, nioPosix, nioHTTP1, logging, metrics, deque,
-                crypto,
+                "Memcached", "Etcd", "RequestTracing", "KeyValue", "HashRing", nioCore, nioPosix, nioHTTP1, logging,
+                metrics, deque, crypto, tracing,
             ],
             swiftSettings: settings),
         // A worker's listening side, whatever its clients speak.
@@ -61,7 +66,8 @@ let package = Package(
         .target(
             name: "HTTPFront",
             dependencies: [
-                "Listening", "Cluster", "KeyValue", "HashRing", nioCore, nioPosix, nioHTTP1, logging, metrics, deque,
+                "Listening", "Cluster", "RequestTracing", "KeyValue", "HashRing", nioCore, nioPosix, nioHTTP1, logging,
+                metrics, deque, tracing,
             ],
             swiftSettings: settings),
         .target(
@@ -76,8 +82,8 @@ let package = Package(
         .executableTarget(
             name: "KVServer",
             dependencies: [
-                "Supervision", "Telemetry", "HTTPFront", "MemcachedFront", "Listening", "Cluster", "Memcached", "Etcd",
-                "KeyValue", "HashRing", nioCore, nioPosix, logging, metrics,
+                "Supervision", "Telemetry", "HTTPFront", "MemcachedFront", "Listening", "Cluster", "RequestTracing",
+                "Memcached", "Etcd", "KeyValue", "HashRing", nioCore, nioPosix, logging, metrics,
                 .product(name: "ArgumentParser", package: "swift-argument-parser"),
             ],
             swiftSettings: settings,
@@ -104,12 +110,16 @@ let package = Package(
         .testTarget(name: "TelemetryTests", dependencies: ["Telemetry", metrics], swiftSettings: settings),
         .testTarget(name: "HashRingTests", dependencies: ["HashRing", "TestSupport"], swiftSettings: settings),
         .testTarget(name: "KeyValueTests", dependencies: ["KeyValue", "HashRing", nioCore], swiftSettings: settings),
+        .testTarget(
+            name: "RequestTracingTests",
+            dependencies: ["RequestTracing", "KeyValue", "HashRing", "TestSupport", logging, tracing],
+            swiftSettings: settings),
         .testTarget(name: "EtcdTests", dependencies: ["Etcd", nioCore], swiftSettings: settings),
         .testTarget(
             name: "ClusterTests",
             dependencies: [
-                "Cluster", "Memcached", "Etcd", "KeyValue", "HashRing", "TestSupport", nioCore, nioPosix, nioHTTP1,
-                logging,
+                "Cluster", "Memcached", "Etcd", "RequestTracing", "KeyValue", "HashRing", "TestSupport", nioCore,
+                nioPosix, nioHTTP1, logging,
             ],
             swiftSettings: settings),
         .testTarget(
@@ -122,13 +132,14 @@ let package = Package(
         .testTarget(
             name: "HTTPFrontTests",
             dependencies: [
-                "HTTPFront", "Listening", "Telemetry", "Cluster", "KeyValue", "HashRing", "TestSupport", nioCore,
-                nioPosix, nioHTTP1, nioEmbedded,
+                "HTTPFront", "Listening", "Telemetry", "Cluster", "RequestTracing", "KeyValue", "HashRing",
+                "TestSupport",
+                nioCore, nioPosix, nioHTTP1, nioEmbedded, logging,
             ],
             swiftSettings: settings),
         .testTarget(
             name: "MemcachedFrontTests",
-            dependencies: ["MemcachedFront", "Cluster", "KeyValue", nioCore, nioEmbedded],
+            dependencies: ["MemcachedFront", "Cluster", "RequestTracing", "KeyValue", nioCore, nioEmbedded],
             swiftSettings: settings),
         .testTarget(
             name: "kvctlTests", dependencies: ["Control", "KeyValue", "HashRing", nioCore], swiftSettings: settings),

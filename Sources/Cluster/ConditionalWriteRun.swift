@@ -4,6 +4,7 @@ private import HashRing
 internal import KeyValue
 private import Memcached
 internal import NIOCore
+internal import RequestTracing
 
 /// One client's conditional write, from its first look at the ring to its answer. Until it is sent to the decider it
 /// begins again as often as the ring moves on, or another write comes between.
@@ -14,13 +15,14 @@ final class ConditionalWriteRun {
     private let precondition: Precondition
     private let consistency: Consistency
     private let deadline: NIODeadline
+    private let trace: RequestTrace?
     private let completion: (Result<Version, OperationFailure>) -> Void
     private var tries = 0
     private var contentions = 0
 
     init(
         _ coordinator: Coordinator, _ key: StoredKey, _ envelope: Envelope, _ precondition: Precondition,
-        _ consistency: Consistency, deadline: NIODeadline,
+        _ consistency: Consistency, deadline: NIODeadline, for trace: RequestTrace?,
         completion: @escaping (Result<Version, OperationFailure>) -> Void
     ) {
         self.coordinator = coordinator
@@ -29,6 +31,7 @@ final class ConditionalWriteRun {
         self.precondition = precondition
         self.consistency = consistency
         self.deadline = deadline
+        self.trace = trace
         self.completion = completion
     }
 
@@ -156,14 +159,14 @@ final class ConditionalWriteRun {
             }
             WriteRun(
                 run.coordinator, run.key, decided: run.envelope, by: decider, run.consistency, deadline: run.deadline,
-                completion: run.completion
+                for: run.trace, completion: run.completion
             ).begin()
         }
 
         private func send(_ operation: Operation, to node: NodeID, completion: @escaping (Outcome) -> Void) {
             run.coordinator.send(
                 operation, to: node, epoch: epoch, deadline: deadline, isMoving: placement.isMoving,
-                completion: completion)
+                for: run.trace, completion: completion)
         }
     }
 }

@@ -4,6 +4,7 @@ internal import HashRing
 internal import KeyValue
 private import Memcached
 internal import NIOCore
+internal import RequestTracing
 
 /// Hinted hand-off as the coordinator and as the stand-in see it (docs/replication.md).
 extension Coordinator {
@@ -37,18 +38,20 @@ extension Coordinator {
 
     /// Sends an operation on a hint; this host may be the stand-in itself.
     func sendHint(
-        _ operation: Operation, to node: NodeID, epoch: Epoch, deadline: NIODeadline,
+        _ operation: Operation, to node: NodeID, epoch: Epoch, deadline: NIODeadline, for trace: RequestTrace?,
         completion: @escaping (Outcome) -> Void
     ) {
         guard node == self.node, operation.isWrite else {
             return send(
-                operation, to: node, epoch: epoch, deadline: deadline, isMoving: false, completion: completion)
+                operation, to: node, epoch: epoch, deadline: deadline, isMoving: false, for: trace,
+                completion: completion)
         }
         hints.prepare {
             guard let view = self.view, view.stamp.epoch == epoch else { return completion(.failed(.staleRing)) }
             if let failure = self.hints.refusal(of: operation) { return completion(.failed(failure)) }
             self.send(
-                operation, to: node, epoch: epoch, deadline: deadline, isMoving: false, completion: completion)
+                operation, to: node, epoch: epoch, deadline: deadline, isMoving: false, for: trace,
+                completion: completion)
         }
     }
 

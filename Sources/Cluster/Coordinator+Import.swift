@@ -11,7 +11,7 @@ extension Coordinator {
         _ key: StoredKey, _ record: Envelope, completion: @escaping (Result<Bool, OperationFailure>) -> Void
     ) {
         let deadline = NIODeadline.now() + requestTime
-        ReadRun(self, key.slot, key, Consistency(.strict), deadline: deadline) { result in
+        ReadRun(self, key.slot, key, Consistency(.strict), deadline: deadline, for: nil) { result in
             switch result {
             case .failure(let failure): completion(.failure(failure))
             case .success(let held?) where held.version >= record.version: completion(.success(false))

@@ -5,6 +5,8 @@ package import HashRing
 package import KeyValue
 package import Memcached
 package import NIOCore
+package import RequestTracing
+package import Tracing
 
 /// One operation over its replicas: finds out who holds the key, asks them, and follows the ring when it moves on.
 /// Belongs to one event loop; nothing here waits, locks or spawns.
@@ -52,6 +54,11 @@ package final class Coordinator {
     package var heartbeat = HeartbeatNews()
     /// Whether this host's clock is too far ahead to stamp writes.
     package var isClockAhead = false
+
+    /// For whom the operations are that begin now: the front sets it around each request that it begins.
+    package var asker: RequestTrace?
+    /// For requests of sampled traces; nil: nobody wants spans.
+    package var tracer: (any Tracer)?
 
     /// What a request gets that does not say what it wants.
     package struct ConsistencyDefaults: Sendable {
@@ -134,7 +141,8 @@ package final class Coordinator {
                 epoch: { [unowned self] in view?.table?.document.epoch },
                 clock: { [unowned self] in clock.reading },
                 merge: { [unowned self] in clock.merge($0) },
-                refused: { [unowned self] in refused(by: $0, $1) }))
+                refused: { [unowned self] in refused(by: $0, $1) },
+                tracer: { [unowned self] in tracer }))
         remotes[node] = remote
         return remote
     }
@@ -158,8 +166,7 @@ package final class Coordinator {
     ) {
         ReadRun(
             self, key.slot, StoredKey(key), consistency ?? defaults.reads,
-            deadline: .now() + requestTime - Coordinator.answerTime,
-            completion: completion
+            deadline: .now() + requestTime - Coordinator.answerTime, for: asker, completion: completion
         ).begin()
     }
 
@@ -170,7 +177,7 @@ package final class Coordinator {
         if isClockAhead { return completion(.failure(.notApplied(.clockAhead))) }
         WriteRun(
             self, key, envelope, consistency ?? defaults.writes,
-            deadline: .now() + requestTime - Coordinator.answerTime, completion: completion
+            deadline: .now() + requestTime - Coordinator.answerTime, for: asker, completion: completion
         ).begin()
     }
 
@@ -182,7 +189,7 @@ package final class Coordinator {
         if isClockAhead { return completion(.failure(.notApplied(.clockAhead))) }
         ConditionalWriteRun(
             self, key, envelope, precondition, Consistency(.strict, quorum: (consistency ?? defaults.writes).quorum),
-            deadline: .now() + requestTime - Coordinator.answerTime, completion: completion
+            deadline: .now() + requestTime - Coordinator.answerTime, for: asker, completion: completion
         ).begin()
     }
 
@@ -220,12 +227,13 @@ package final class Coordinator {
 
     func send(
         _ operation: Operation, to node: NodeID, epoch: Epoch, deadline: NIODeadline, isMoving: Bool,
-        completion: @escaping (Outcome) -> Void
+        for trace: RequestTrace?, completion: @escaping (Outcome) -> Void
     ) {
         if node == self.node, operation.asksWhatIsHeld, let view, view.isForgetful(isMoving: isMoving) {
             return completion(.failed(.notApplied(.recovering)))
         }
-        replica(for: node).send(Leg(operation, epoch: epoch, deadline: deadline, completion: completion))
+        replica(for: node).send(
+            Leg(operation, epoch: epoch, deadline: deadline, for: trace, completion: completion))
     }
 
     /// In which order a read asks: this host first, others by how quickly they answer, and last whoever did not a

@@ -1,10 +1,13 @@
 // SPDX-License-Identifier: Apache-2.0
 
 package import KeyValue
+package import RequestTracing
 
 /// The store as its fronts see it: pairs by key, wherever they are; on the event loop, without `await`. Completions
 /// come on the same loop, exactly once, within the request's deadline, and may come before the call returns.
 package protocol PairStore: AnyObject {
+    /// For whom the operations are that begin now; see `asking(for:)`.
+    var asker: RequestTrace? { get set }
     /// The wall clock, in milliseconds since 1970.
     var wallMilliseconds: UInt64 { get }
     /// memcached's item size limit in bytes: no value is larger.
@@ -25,6 +28,17 @@ package protocol PairStore: AnyObject {
     func write(
         _ key: StoredKey, _ envelope: Envelope, if precondition: Precondition, _ consistency: Consistency?,
         completion: @escaping (Result<Version, OperationFailure>) -> Void)
+}
+
+extension PairStore {
+    /// Lets what begins meanwhile count as this request's, on whichever nodes it is done.
+    package func asking(for trace: RequestTrace?, _ body: () -> Void) {
+        // (What is answered at once may let the next request begin in here.)
+        let outer = asker
+        asker = trace
+        body()
+        asker = outer
+    }
 }
 
 extension Coordinator: PairStore {

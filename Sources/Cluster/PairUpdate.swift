@@ -2,6 +2,7 @@
 
 package import KeyValue
 package import NIOCore
+private import RequestTracing
 
 /// A change of a pair that rests on what it is: reads the pair and replaces it on condition that it is still the one
 /// that was read, so that of all such changes each counts once, whichever nodes they come through. Begins again where
@@ -27,6 +28,8 @@ package final class PairUpdate<Refusal> {
     private let consistency: Consistency?
     private let decide: (Envelope?) -> Decision
     private let completion: (End) -> Void
+    /// For whom all of it is done.
+    private let asker: RequestTrace?
     /// After this nothing is tried again.
     private let end: NIODeadline
     private var tries = 0
@@ -50,16 +53,19 @@ package final class PairUpdate<Refusal> {
         self.consistency = consistency
         self.decide = decide
         self.completion = completion
+        self.asker = store.asker
         self.end = loop.now + PairUpdate.patience
     }
 
     package func begin() {
         tries += 1
         // (An older pair would be found out by the condition; a read of the newest saves the try.)
-        store.read(key, Consistency(.strict)) { result in
-            switch result {
-            case .success(let held): self.replace(held)
-            case .failure(let failure): self.completion(.failed(failure))
+        store.asking(for: asker) {
+            store.read(key, Consistency(.strict)) { result in
+                switch result {
+                case .success(let held): self.replace(held)
+                case .failure(let failure): self.completion(.failed(failure))
+                }
             }
         }
     }
@@ -71,11 +77,13 @@ package final class PairUpdate<Refusal> {
         case .replace(let storedKey, let envelope):
             let precondition =
                 pair.map { Precondition(ifMatch: .versions([$0.version])) } ?? Precondition(ifNoneMatch: .any)
-            store.write(storedKey, envelope, if: precondition, consistency) { result in
-                switch result {
-                case .success(let version): self.completion(.written(version, envelope))
-                case .failure(.preconditionFailed), .failure(.notApplied(.contended)): self.tryAgain()
-                case .failure(let failure): self.completion(.failed(failure))
+            store.asking(for: asker) {
+                store.write(storedKey, envelope, if: precondition, consistency) { result in
+                    switch result {
+                    case .success(let version): self.completion(.written(version, envelope))
+                    case .failure(.preconditionFailed), .failure(.notApplied(.contended)): self.tryAgain()
+                    case .failure(let failure): self.completion(.failed(failure))
+                    }
                 }
             }
         }

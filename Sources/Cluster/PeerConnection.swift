@@ -4,6 +4,7 @@ package import HashRing
 package import NIOCore
 private import NIOHTTP1
 private import NIOPosix
+private import RequestTracing
 
 /// One connection to another node, one request at a time, kept alive in between. Belongs to one event loop.
 package final class PeerConnection {
@@ -78,8 +79,9 @@ package final class PeerConnection {
     package func close() { channel.close(promise: nil) }
 
     /// Sends one request; the answer, or the failure, comes on the loop. After the deadline the connection is closed.
+    /// - Parameter requests: for which ones of clients, as `CarriedRequestField` says it.
     package func post(
-        _ path: String, contentType: String, body: ByteBuffer, deadline: NIODeadline,
+        _ path: String, contentType: String, body: ByteBuffer, requests: String = "", deadline: NIODeadline,
         completion: @escaping (Result<Answer, Failure>) -> Void
     ) {
         guard isUsable else {
@@ -94,6 +96,7 @@ package final class PeerConnection {
         headers.add(name: "Host", value: node.description)
         headers.add(name: "Content-Type", value: contentType)
         headers.add(name: "Content-Length", value: String(body.readableBytes))
+        if !requests.isEmpty { headers.add(name: CarriedRequest.field, value: requests) }
         let head = HTTPRequestHead(version: .http1_1, method: .POST, uri: path, headers: headers)
         channel.write(HTTPClientRequestPart.head(head), promise: nil)
         channel.write(HTTPClientRequestPart.body(.byteBuffer(body)), promise: nil)

@@ -4,6 +4,7 @@ private import CoreMetrics
 internal import HashRing
 internal import KeyValue
 internal import NIOCore
+internal import RequestTracing
 
 /// One client's read, from its first look at the ring to its answer. It begins again whenever the ring moves on.
 final class ReadRun {
@@ -12,18 +13,20 @@ final class ReadRun {
     private let key: StoredKey
     private let consistency: Consistency
     private let deadline: NIODeadline
+    private let trace: RequestTrace?
     private let completion: (Result<Envelope?, OperationFailure>) -> Void
     private var tries = 0
 
     init(
         _ coordinator: Coordinator, _ slot: Slot, _ key: StoredKey, _ consistency: Consistency, deadline: NIODeadline,
-        completion: @escaping (Result<Envelope?, OperationFailure>) -> Void
+        for trace: RequestTrace?, completion: @escaping (Result<Envelope?, OperationFailure>) -> Void
     ) {
         self.coordinator = coordinator
         self.slot = slot
         self.key = key
         self.consistency = consistency
         self.deadline = deadline
+        self.trace = trace
         self.completion = completion
     }
 
@@ -32,7 +35,7 @@ final class ReadRun {
         guard let table = view.table else { return completion(.failure(.notApplied(.noRing))) }
         if consistency.quorum ?? 1 <= 1, let replica = coordinator.soleReplica(of: slot, in: table) {
             replica.send(
-                Leg(.read(key), epoch: table.document.epoch, deadline: deadline) { outcome in
+                Leg(.read(key), epoch: table.document.epoch, deadline: deadline, for: trace) { outcome in
                     switch outcome {
                     case .record(let envelope): self.completion(.success(envelope))
                     case .failed(.staleRing): self.waitForRing(seen: view)
@@ -104,9 +107,9 @@ final class ReadRun {
                 perform(machine.found(run.coordinator.standIns(of: run.slot, view)))
             case .askForHints(let nodes):
                 for node in nodes {
-                    run.coordinator.sendHint(.read(run.key.hint), to: node, epoch: epoch, deadline: deadline) {
-                        self.perform(self.machine.receivedHint($0, from: node))
-                    }
+                    run.coordinator.sendHint(
+                        .read(run.key.hint), to: node, epoch: epoch, deadline: deadline, for: run.trace
+                    ) { self.perform(self.machine.receivedHint($0, from: node)) }
                 }
             case .writeBack(let envelope, to: let nodes):
                 // Under a newer document the pair may belong elsewhere: read again.
@@ -147,7 +150,8 @@ final class ReadRun {
 
         private func send(_ operation: Operation, to node: NodeID, completion: @escaping (Outcome) -> Void) {
             run.coordinator.send(
-                operation, to: node, epoch: epoch, deadline: deadline, isMoving: isMoving, completion: completion)
+                operation, to: node, epoch: epoch, deadline: deadline, isMoving: isMoving, for: run.trace,
+                completion: completion)
         }
     }
 }

@@ -6,6 +6,8 @@ private import FoundationEssentials
 package import HashRing
 internal import KeyValue
 package import NIOCore
+private import RequestTracing
+package import Tracing
 
 /// Another node's pairs: what is sent in one tick travels as one `POST /peer/batch`; while all connections are busy,
 /// what comes waits and travels together. Belongs to one event loop.
@@ -18,15 +20,18 @@ package final class RemoteReplica: Replica {
         package let merge: (UInt64) -> Void
         /// The other side refused: its document, older or newer than ours, or none.
         package let refused: (NodeID, RingDocument?) -> Void
+        /// Nil where nobody wants spans.
+        package let tracer: () -> (any Tracer)?
 
         package init(
             epoch: @escaping () -> Epoch?, clock: @escaping () -> UInt64, merge: @escaping (UInt64) -> Void,
-            refused: @escaping (NodeID, RingDocument?) -> Void
+            refused: @escaping (NodeID, RingDocument?) -> Void, tracer: @escaping () -> (any Tracer)? = { nil }
         ) {
             self.epoch = epoch
             self.clock = clock
             self.merge = merge
             self.refused = refused
+            self.tracer = tracer
         }
     }
 
@@ -91,6 +96,7 @@ package final class RemoteReplica: Replica {
         guard waiting.count < Limits.waitingOperations, waitingBytes < Limits.waitingBytes else {
             return leg.fail(.overloaded, wasSent: false)
         }
+        leg.trace?.asked(node)
         waiting.append(leg)
         waitingBytes += leg.operation.weight
         guard !isFlushScheduled else { return }
@@ -158,6 +164,7 @@ package final class RemoteReplica: Replica {
             PeerBatch(epoch: epoch, clock: hooks.clock(), operations: legs.map(\.operation)), into: &body)
         let deadline = legs.reduce(first.deadline) { min($0, $1.deadline) }
         let flight = Flight(legs, isOnKeptConnection: connection.hasAnswered)
+        let carried = carriedRequests(of: legs)
         let began = NIODeadline.now()
         totals.peerBatchOperations.record(legs.count)
         metrics.operations.increment(by: legs.count)
@@ -171,9 +178,11 @@ package final class RemoteReplica: Replica {
             self.sendAgain(flight.takeReads())
         }
         connection.post(
-            RemoteReplica.path, contentType: RemoteReplica.contentType, body: body, deadline: deadline
+            RemoteReplica.path, contentType: RemoteReplica.contentType, body: body, requests: carried.text,
+            deadline: deadline
         ) { result in
             flight.patience?.cancel()
+            self.end(carried.spans, result, operations: flight.legs.count)
             let time = NIODeadline.now() - began
             self.totals.peerBatchDuration.recordNanoseconds(time.nanoseconds)
             // (One that is not there is in trouble, not slow.)
@@ -186,6 +195,30 @@ package final class RemoteReplica: Replica {
             self.received(result, for: flight)
             self.flush()
         }
+    }
+
+    /// By which names the requests of these operations are found again, for the other node's log.
+    private func carriedRequests(of legs: [Leg]) -> CarriedRequestField {
+        var field = CarriedRequestField()
+        for leg in legs {
+            if let trace = leg.trace { field.add(trace, hooks.tracer()) }
+        }
+        return field
+    }
+
+    private func end(
+        _ spans: [any Span], _ result: Result<PeerConnection.Answer, PeerConnection.Failure>, operations: Int
+    ) {
+        guard !spans.isEmpty else { return }
+        var attributes: SpanAttributes = [
+            "peer.node": .string(node.description), "batch.operations": .int64(Int64(operations)),
+        ]
+        var isFailure = true
+        if case .success(let answer) = result {
+            attributes.set("status", value: .int64(Int64(answer.status)))
+            isFailure = answer.status >= 500
+        }
+        for span in spans { span.end(attributes, isFailure: isFailure) }
     }
 
     /// A batch under way. Its reads may be taken out of it, to be asked again elsewhere.

@@ -3,6 +3,7 @@
 package import HashRing
 package import KeyValue
 package import NIOCore
+package import RequestTracing
 
 /// One operation on its way to one replica, with who waits for it.
 package struct Leg {
@@ -13,23 +14,27 @@ package struct Leg {
     package let deadline: NIODeadline
     /// How often a read may be asked again where its answer did not come.
     let triesLeft: Int
+    /// For which request; nil where nobody would look for it.
+    package let trace: RequestTrace?
     /// Called once, on the event loop.
     package let completion: (Outcome) -> Void
 
     package init(
         _ operation: Operation, epoch: Epoch, deadline: NIODeadline, triesLeft: Int = Limits.readTries,
-        completion: @escaping (Outcome) -> Void
+        for trace: RequestTrace? = nil, completion: @escaping (Outcome) -> Void
     ) {
         self.operation = operation
         self.epoch = epoch
         self.deadline = deadline
         self.triesLeft = triesLeft
+        self.trace = trace
         self.completion = completion
     }
 
     /// The same with one try less.
     var again: Leg {
-        Leg(operation, epoch: epoch, deadline: deadline, triesLeft: triesLeft - 1, completion: completion)
+        Leg(
+            operation, epoch: epoch, deadline: deadline, triesLeft: triesLeft - 1, for: trace, completion: completion)
     }
 
     /// Answers for a leg that was given up: a read is as if it had never been, a write that was sent is anybody's

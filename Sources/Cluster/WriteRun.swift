@@ -4,6 +4,7 @@ internal import HashRing
 internal import KeyValue
 private import Memcached
 internal import NIOCore
+internal import RequestTracing
 
 /// One client's write, from its first look at the ring to its answer. When the ring moves on it begins again, with the
 /// same version once that is fixed: what may be stored anywhere is never stamped again.
@@ -13,6 +14,7 @@ final class WriteRun {
     private var envelope: Envelope
     private let consistency: Consistency
     private let deadline: NIODeadline
+    private let trace: RequestTrace?
     private let completion: (Result<Version, OperationFailure>) -> Void
     /// Chosen by this coordinator in a first phase.
     private var fixedVersion: Version?
@@ -28,7 +30,7 @@ final class WriteRun {
 
     init(
         _ coordinator: Coordinator, _ key: StoredKey, _ envelope: Envelope, _ consistency: Consistency,
-        deadline: NIODeadline,
+        deadline: NIODeadline, for trace: RequestTrace?,
         completion: @escaping (Result<Version, OperationFailure>) -> Void
     ) {
         self.coordinator = coordinator
@@ -36,6 +38,7 @@ final class WriteRun {
         self.envelope = envelope
         self.consistency = consistency
         self.deadline = deadline
+        self.trace = trace
         self.completion = completion
         self.decider = nil
     }
@@ -50,6 +53,7 @@ final class WriteRun {
         self.envelope = record
         self.consistency = Consistency(.strict)
         self.deadline = deadline
+        self.trace = nil
         self.completion = completion
         self.decider = nil
         self.fixedVersion = record.version
@@ -58,7 +62,7 @@ final class WriteRun {
     /// A conditional write that `decider` has stored: all others are to hold it, too.
     init(
         _ coordinator: Coordinator, _ key: StoredKey, decided envelope: Envelope, by decider: NodeID,
-        _ consistency: Consistency, deadline: NIODeadline,
+        _ consistency: Consistency, deadline: NIODeadline, for trace: RequestTrace?,
         completion: @escaping (Result<Version, OperationFailure>) -> Void
     ) {
         self.coordinator = coordinator
@@ -66,6 +70,7 @@ final class WriteRun {
         self.envelope = envelope
         self.consistency = consistency
         self.deadline = deadline
+        self.trace = trace
         self.completion = completion
         self.decider = decider
         self.fixedVersion = envelope.version
@@ -79,7 +84,7 @@ final class WriteRun {
             let replica = coordinator.soleReplica(of: key.slot, in: table)
         {
             replica.send(
-                Leg(.stamp(key, envelope), epoch: table.document.epoch, deadline: deadline) { outcome in
+                Leg(.stamp(key, envelope), epoch: table.document.epoch, deadline: deadline, for: trace) { outcome in
                     switch outcome {
                     case .stored(let version): self.completion(.success(version))
                     case .failed(.staleRing): self.waitForRing(seen: view)
@@ -189,7 +194,7 @@ final class WriteRun {
             case .hint(to: let nodes):
                 for node in nodes {
                     run.coordinator.sendHint(
-                        .apply(run.key.hint, run.envelope), to: node, epoch: epoch, deadline: deadline
+                        .apply(run.key.hint, run.envelope), to: node, epoch: epoch, deadline: deadline, for: run.trace
                     ) { self.perform(self.machine.receivedHint($0, from: node)) }
                 }
             case .done(let version):
@@ -208,7 +213,8 @@ final class WriteRun {
 
         private func send(_ operation: Operation, to node: NodeID, completion: @escaping (Outcome) -> Void) {
             run.coordinator.send(
-                operation, to: node, epoch: epoch, deadline: deadline, isMoving: isMoving, completion: completion)
+                operation, to: node, epoch: epoch, deadline: deadline, isMoving: isMoving, for: run.trace,
+                completion: completion)
         }
     }
 }

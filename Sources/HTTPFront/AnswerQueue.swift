@@ -1,7 +1,9 @@
 // SPDX-License-Identifier: Apache-2.0
 
 private import DequeModule
+package import HashRing
 package import NIOCore
+package import RequestTracing
 
 /// The requests of one connection that were read and not answered yet, in their order. A value without IO: it says
 /// which may begin, and which answer goes out next.
@@ -15,7 +17,7 @@ package struct AnswerQueue<Request> {
     }
 
     /// What the connection has to know of a request when its answer goes out.
-    package struct Trait: Hashable, Sendable {
+    package struct Trait: Hashable {
         /// Answered without a body.
         package var isHead = false
         package var isHTTP10 = false
@@ -29,16 +31,23 @@ package struct AnswerQueue<Request> {
         package var kind = FrontMetrics.Kind.unknown
         /// When all of it was here, or it was clear that it is refused.
         package var since = NIODeadline.uptimeNanoseconds(0)
+        /// By which names it is found again.
+        package var trace: RequestTrace?
+        /// Of its key, once that is known.
+        package var slot: Slot?
+        /// Of another node's batch: how many of its operations failed here.
+        package var failures = 0
 
         package init(
             isHead: Bool = false, isHTTP10: Bool = false, closes: Bool = false, wantsProblems: Bool = false,
-            kind: FrontMetrics.Kind = .unknown
+            kind: FrontMetrics.Kind = .unknown, trace: RequestTrace? = nil
         ) {
             self.isHead = isHead
             self.isHTTP10 = isHTTP10
             self.closes = closes
             self.wantsProblems = wantsProblems
             self.kind = kind
+            self.trace = trace
         }
     }
 
@@ -93,6 +102,18 @@ package struct AnswerQueue<Request> {
             }
         }
         return nil
+    }
+
+    /// By which names a request is found again; nil where it has none, or is gone.
+    package func trace(of id: ID) -> RequestTrace? { index(of: id).flatMap { entries[$0].trait.trace } }
+
+    /// Adds to what is known of a request.
+    package mutating func note(slot: Slot, of id: ID) {
+        if let index = index(of: id) { entries[index].trait.slot = slot }
+    }
+
+    package mutating func note(failures: Int, of id: ID) {
+        if let index = index(of: id) { entries[index].trait.failures = failures }
     }
 
     /// The answer of a request that is running; false where there is no such request (any more).

@@ -3,6 +3,7 @@
 private import Cluster
 private import KeyValue
 private import NIOCore
+private import RequestTracing
 
 /// `POST /keys:batch`: many pairs in one request, each answered by itself.
 extension HTTPFrontHandler {
@@ -37,8 +38,10 @@ extension HTTPFrontHandler {
             guard Set(keys).count == keys.count else { return ErrorAnswer.keyTwiceInBatch }
             let answers = try? await loop.flatSubmit {
                 let answers = loop.makePromise(of: [Answer].self)
-                ClientBatchRun(connection.value, operations, reads: reads, writes: writes) { answers.succeed($0) }
-                    .begin()
+                ClientBatchRun(
+                    connection.value, operations, reads: reads, writes: writes,
+                    asker: connection.value.queue.trace(of: id)
+                ) { answers.succeed($0) }.begin()
                 return answers.futureResult
             }.get()
             return answers.map { .json(BatchResult.json($0.map(BatchResult.init))) } ?? ErrorAnswer.leaving
@@ -54,6 +57,8 @@ private final class ClientBatchRun {
     private let operations: [Result<CheckedOperation, Refusal>]
     private let reads: Consistency?
     private let writes: Consistency?
+    /// For whom all of it is done.
+    private let asker: RequestTrace?
     private let completion: ([Answer]) -> Void
     private var answers: [Answer?]
     private var next = 0
@@ -72,12 +77,13 @@ private final class ClientBatchRun {
     /// - Parameter completion: called once, with the answers in the operations' order.
     init(
         _ connection: HTTPFrontHandler, _ operations: [Result<CheckedOperation, Refusal>], reads: Consistency?,
-        writes: Consistency?, completion: @escaping ([Answer]) -> Void
+        writes: Consistency?, asker: RequestTrace?, completion: @escaping ([Answer]) -> Void
     ) {
         self.connection = connection
         self.operations = operations
         self.reads = reads
         self.writes = writes
+        self.asker = asker
         self.completion = completion
         self.answers = Array(repeating: nil, count: operations.count)
         self.end = connection.front.loop.now + ClientBatchRun.patience
@@ -106,7 +112,7 @@ private final class ClientBatchRun {
             } else if case .get = operation.action, bytes > Limits.clientBatchBytes {
                 done(index, ErrorAnswer.batchAnswerTooLarge)
             } else {
-                perform(operation) { self.done(index, $0) }
+                connection.front.data.asking(for: asker) { perform(operation) { self.done(index, $0) } }
             }
         }
     }

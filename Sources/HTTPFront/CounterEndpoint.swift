@@ -19,6 +19,7 @@ extension HTTPFrontHandler {
         case .success(let found): key = found
         case .failure(let refusal): return complete(id, refusal.answer)
         }
+        queue.note(slot: key.slot, of: id)
         guard request.precondition.isEmpty else { return complete(id, ErrorAnswer.preconditionOnCounter) }
         let step: Int64
         switch request.withQuery({ FormDecoder.bytes("by", in: $0, limit: CounterRun.mostDigits) }) {

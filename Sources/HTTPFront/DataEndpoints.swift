@@ -17,6 +17,7 @@ extension HTTPFrontHandler {
         case .success(let key): found = key
         case .failure(let refusal): return complete(id, refusal.answer)
         }
+        queue.note(slot: found.slot, of: id)
         if front.isFull { return complete(id, ErrorAnswer.overloaded) }
         let completion = { (result: Result<Envelope?, OperationFailure>) in
             let answer = self.answerOfRead(
@@ -76,6 +77,7 @@ extension HTTPFrontHandler {
         _ key: Key, _ value: ByteBuffer, contentType: String? = nil, expiry: UInt64?, _ request: FrontRequest,
         _ id: RequestID, here: Bool
     ) {
+        queue.note(slot: key.slot, of: id)
         switch newPair(key, value, contentType: contentType, expiry: expiry) {
         case .success(let (storedKey, envelope)):
             if !here, front.data.standing == .none { return complete(id, ErrorAnswer.noRing) }
@@ -123,6 +125,7 @@ extension HTTPFrontHandler {
         case .success(let found): key = found
         case .failure(let refusal): return complete(id, refusal.answer)
         }
+        queue.note(slot: key.slot, of: id)
         if !here, front.data.standing == .none { return complete(id, ErrorAnswer.noRing) }
         let (storedKey, tombstone) = deletion(of: key, isConditional: !request.precondition.isEmpty)
         store(storedKey, tombstone, request, id, here: here)

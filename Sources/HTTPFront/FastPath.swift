@@ -2,6 +2,7 @@
 
 private import KeyValue
 package import NIOCore
+package import RequestTracing
 
 /// Reads the commonest requests straight from the connection's bytes: a whole `GET /route?…` or `POST /route` of
 /// HTTP/1.1 whose header fields say nothing else that matters here. Whatever is anything else, or incomplete, is left
@@ -18,8 +19,11 @@ package enum FastPath {
     /// - Parameters:
     ///   - buffer: what follows a request's end, or the connection's beginning.
     ///   - bodyLimit: a longer body is left to the decoder's side, in bytes.
-    /// - Returns: the request at its beginning and its length in bytes; nil where there is none of this kind.
-    package static func request(in buffer: ByteBuffer, bodyLimit: Int) -> (request: FrontRequest, length: Int)? {
+    /// - Returns: the request at its beginning, its names, if it has some, and its length in bytes; nil where there is
+    ///   none of this kind.
+    package static func request(
+        in buffer: ByteBuffer, bodyLimit: Int
+    ) -> (request: FrontRequest, trace: RequestTrace?, length: Int)? {
         let head = buffer.withUnsafeReadableBytes { Reader(bytes: $0).readHead() }
         guard var head, head.bodyLength <= min(bodyLimit, buffer.readableBytes - head.length) else { return nil }
         if head.bodyLength > 0 {
@@ -28,12 +32,13 @@ package enum FastPath {
             }
             head.request.body = body
         }
-        return (head.request, head.length + head.bodyLength)
+        return (head.request, head.trace, head.length + head.bodyLength)
     }
 
     /// The first bytes of a request, up to its body.
     private struct Head {
         var request: FrontRequest
+        let trace: RequestTrace?
         let length: Int
         let bodyLength: Int
     }
@@ -41,6 +46,11 @@ package enum FastPath {
     private struct Reader {
         let bytes: UnsafeRawBufferPointer
         private var position = 0
+        /// Where the request's names lie; empty where there is none, or more than one.
+        private var id = 0..<0
+        private var traceParent = 0..<0
+        private var ids = 0
+        private var traceParents = 0
 
         init(bytes: UnsafeRawBufferPointer) { self.bytes = bytes }
 
@@ -60,7 +70,14 @@ package enum FastPath {
             let text = String(decoding: bytes[target], as: UTF8.self)
             return Head(
                 request: FrontRequest(route: .pair, method: method, target: text, pathLength: pathLength),
-                length: position, bodyLength: bodyLength)
+                trace: trace, length: position, bodyLength: bodyLength)
+        }
+
+        private var trace: RequestTrace? {
+            guard ids + traceParents > 0 else { return nil }
+            return RequestTrace(
+                id: ids == 1 ? RequestID(UnsafeRawBufferPointer(rebasing: bytes[id])) : nil,
+                parent: traceParents == 1 ? TraceParent(UnsafeRawBufferPointer(rebasing: bytes[traceParent])) : nil)
         }
 
         /// - Returns: the body's length in bytes; nil where a field says what is to be thought about.
@@ -82,6 +99,12 @@ package enum FastPath {
                 case 14 where holds("content-length", in: name):
                     guard method == .post, bodyLength == nil, let length = number(in: value) else { return nil }
                     bodyLength = length
+                case 11 where holds("traceparent", in: name):
+                    traceParent = value
+                    traceParents += 1
+                case 12 where holds("x-request-id", in: name):
+                    id = value
+                    ids += 1
                 case 6 where holds("expect", in: name), 8 where holds("if-match", in: name),
                     13 where holds("if-none-match", in: name), 7 where holds("upgrade", in: name),
                     16 where holds("proxy-connection", in: name), 17 where holds("transfer-encoding", in: name):

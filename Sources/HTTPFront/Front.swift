@@ -4,7 +4,9 @@ package import Cluster
 package import HashRing
 package import KeyValue
 package import Listening
+private import Logging
 package import NIOCore
+package import Tracing
 
 /// What all connections of one worker share: the store, the clock, the bounds, and who has something to send at the end
 /// of this tick. Belongs to one event loop.
@@ -39,6 +41,9 @@ package final class Front {
     /// Whose pages may use `/keys` from a browser; nil: nobody's.
     package var origins: OriginList?
     let metrics: FrontMetrics
+    let log: RequestLog
+    /// For requests of sampled traces; nil: nobody wants spans.
+    package var tracer: (any Tracer)?
     /// One line that says why this worker can't serve yet, beyond what `data` knows; nil where nothing is wrong.
     package var obstacle: () -> String? = { nil }
     /// How far this host is, whose memory was lost: it serves, and asks others for what it lacks. Nil where it lacks
@@ -71,7 +76,7 @@ package final class Front {
     package init(
         node: NodeID, loop: any EventLoop, data: any DataService, operators: any OperatorService,
         tasks: any OperatorTasks, failpoints: Failpoints = .disabled, patience: Patience = Patience(),
-        metrics: FrontMetrics = FrontMetrics(), room: ConnectionRoom = ConnectionRoom()
+        metrics: FrontMetrics = FrontMetrics(), room: ConnectionRoom = ConnectionRoom(), log: RequestLog? = nil
     ) {
         self.room = room
         self.node = node
@@ -82,6 +87,7 @@ package final class Front {
         self.failpoints = failpoints
         self.patience = patience
         self.metrics = metrics
+        self.log = log ?? RequestLog(Logger(label: "none") { _ in SwiftLogNoOpLogHandler() }, slow: nil, loop: loop)
         self.roughNow = loop.now
     }
 

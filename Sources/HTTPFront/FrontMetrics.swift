@@ -51,7 +51,10 @@ package final class FrontMetrics {
     func accept() { accepted.increment() }
 
     /// - Parameter since: when all of the request was here.
-    func answered(_ kind: Kind, _ status: Answer.Status, _ outcome: Answer.Outcome?, since: NIODeadline) {
+    /// - Returns: how long ago that is.
+    func answered(
+        _ kind: Kind, _ status: Answer.Status, _ outcome: Answer.Outcome?, since: NIODeadline
+    ) -> TimeAmount {
         let index = index(kind, status, outcome)
         let timer: Timer
         if let made = timers[index] {
@@ -60,7 +63,9 @@ package final class FrontMetrics {
             timer = self.timer(kind, status, outcome)
             timers[index] = timer
         }
-        timer.recordNanoseconds((NIODeadline.now() - since).nanoseconds)
+        let time = NIODeadline.now() - since
+        timer.recordNanoseconds(time.nanoseconds)
+        return time
     }
 
     private func index(_ kind: Kind, _ status: Answer.Status, _ outcome: Answer.Outcome?) -> Int {
@@ -90,7 +95,8 @@ package final class FrontMetrics {
 }
 
 extension Methods {
-    fileprivate var label: String {
+    /// How metrics and log lines name it.
+    var label: String {
         switch self {
         case .get: "GET"
         case .post: "POST"

@@ -3,6 +3,7 @@
 package import KeyValue
 package import NIOCore
 package import NIOHTTP1
+package import RequestTracing
 
 /// A request that has a route and a method that the route takes.
 package struct FrontRequest: Sendable {
@@ -54,6 +55,8 @@ package struct HeadReading {
     package let origin: String?
     /// Whether a browser asks what that page may do, before it does it.
     package let isPreflight: Bool
+    /// By which names the request is found again.
+    package let trace: RequestTrace?
 
     package var hasBody: Bool { contentLength != 0 }
 
@@ -68,6 +71,7 @@ package struct HeadReading {
         var route: Route?
         self.verdict = HeadReading.verdict(head, fields, &route)
         self.route = route
+        self.trace = fields.trace(ofBatch: route == .peerBatch)
     }
 
     private static func verdict(_ head: HTTPRequestHead, _ fields: Fields, _ asked: inout Route?) -> Verdict {
@@ -129,6 +133,18 @@ package struct HeadReading {
         var ifMatch: [String] = []
         var ifNoneMatch: [String] = []
         var representation = RepresentationFields()
+        var requestIDs: [String] = []
+        var traceParents: [String] = []
+        var carried: String?
+
+        /// (Of two, which one is meant can't be told.)
+        /// - Parameter ofBatch: whether another node may say for whom it asks.
+        func trace(ofBatch: Bool) -> RequestTrace? {
+            RequestTrace(
+                id: requestIDs.count == 1 ? RequestID(requestIDs[0]) : nil,
+                parent: traceParents.count == 1 ? TraceParent(traceParents[0]) : nil,
+                carried: ofBatch ? carried : nil)
+        }
 
         /// Nil where a field is malformed.
         var precondition: Precondition? {
@@ -153,6 +169,9 @@ package struct HeadReading {
                 case 8 where name.isSameField(as: "if-match"): ifMatch.append(value)
                 case 8 where name.isSameField(as: "if-range"):
                     representation.ifRange = String(value.trimmingBlanks)
+                case 11 where name.isSameField(as: "traceparent"): traceParents.append(String(value.trimmingBlanks))
+                case 12 where name.isSameField(as: "x-request-id"): requestIDs.append(String(value.trimmingBlanks))
+                case 13 where name.isSameField(as: "x-request-ids"): carried = value
                 case 12 where name.isSameField(as: "content-type"):
                     representation.contentType = String(value.trimmingBlanks)
                 case 13 where name.isSameField(as: "if-none-match"): ifNoneMatch.append(value)

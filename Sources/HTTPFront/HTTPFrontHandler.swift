@@ -1,8 +1,10 @@
 // SPDX-License-Identifier: Apache-2.0
 
+internal import Cluster
 package import NIOCore
 package import NIOHTTP1
 private import KeyValue
+internal import RequestTracing
 
 /// One client's connection: takes what the decoder reads, has it done in the order of `AnswerQueue`, and writes the
 /// answers as bytes. Belongs to its event loop.
@@ -153,10 +155,10 @@ package final class HTTPFrontHandler: ChannelInboundHandler {
     }
 
     /// A request that did not need the decoder.
-    func received(whole request: FrontRequest) {
+    func received(whole request: FrontRequest, _ trace: RequestTrace?) {
         isReading = true
         hold(request.body.readableBytes)
-        append(request, Trait(kind: FrontMetrics.Kind(route: request.route, method: request.method)))
+        append(request, Trait(kind: FrontMetrics.Kind(route: request.route, method: request.method), trace: trace))
         advance()
     }
 
@@ -221,7 +223,7 @@ package final class HTTPFrontHandler: ChannelInboundHandler {
             hasNews = false
             while !isEnding, let (id, request) = queue.begin() {
                 hold(-request.body.readableBytes)
-                perform(request, id)
+                front.data.asking(for: queue.trace(of: id)) { perform(request, id) }
             }
             emit()
         } while hasNews && !isEnding
@@ -254,7 +256,8 @@ package final class HTTPFrontHandler: ChannelInboundHandler {
                 guard let stream = streams[id], pump(stream, id, trait) else { return }
             case .answer(let answer, let trait):
                 queue.removeFront()
-                front.metrics.answered(trait.kind, answer.status, answer.outcome, since: trait.since)
+                let time = front.metrics.answered(trait.kind, answer.status, answer.outcome, since: trait.since)
+                front.log.answered(trait, answer.status, answer.outcome, after: time)
                 hold(-answer.body.readableBytes)
                 let isLast = answer.closes || trait.closes || isLastWhenWritten
                 let persistence: AnswerEncoder.Persistence =
@@ -286,7 +289,8 @@ package final class HTTPFrontHandler: ChannelInboundHandler {
             streams[id] = nil
             if stream.hasBegun {
                 // What was sent already can't be taken back: without its end, the client sees that it is not whole.
-                front.metrics.answered(trait.kind, .ok, .unknown, since: trait.since)
+                let time = front.metrics.answered(trait.kind, .ok, .unknown, since: trait.since)
+                front.log.answered(trait, .ok, .unknown, after: time, isBroken: true)
                 flushNow()
                 context?.close(promise: nil)
                 return false
@@ -310,7 +314,8 @@ package final class HTTPFrontHandler: ChannelInboundHandler {
             stream.confirm()
         }
         guard stream.isFinished, !stream.hasPending else { return false }
-        front.metrics.answered(trait.kind, .ok, nil, since: trait.since)
+        let time = front.metrics.answered(trait.kind, .ok, nil, since: trait.since)
+        front.log.answered(trait, .ok, nil, after: time)
         if !trait.isHead { stream.writeEnd(into: &out) }
         streams[id] = nil
         queue.removeFront()

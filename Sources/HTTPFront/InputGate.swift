@@ -85,7 +85,7 @@ final class InputGate: ChannelDuplexHandler {
         while bytes.readableBytes > 0, front.takesInput {
             if isDecoderIdle, let found = FastPath.request(in: bytes, bodyLimit: front.fastBodyLimit) {
                 bytes.moveReaderIndex(forwardBy: found.length)
-                front.received(whole: found.request)
+                front.received(whole: found.request, found.trace)
             } else {
                 decode(&bytes, context)
             }

@@ -21,6 +21,8 @@ extension HTTPFrontHandler {
         front.data.serve(batch) { served in
             switch served {
             case .answer(let answer):
+                let failures = answer.outcomes.count(where: \.isTrouble)
+                if failures > 0 { self.queue.note(failures: failures, of: id) }
                 var buffer = ByteBuffer()
                 PeerBatchCodec.encode(answer, into: &buffer)
                 self.complete(id, Answer(.ok, .binary, buffer))
@@ -52,5 +54,19 @@ extension HTTPFrontHandler {
         // A document has nothing that JSON can't hold.
         guard let document, let json = try? JSONEncoder().encode(document) else { return ByteBuffer(string: "null") }
         return ByteBuffer(bytes: json)
+    }
+}
+
+extension Outcome {
+    /// Whether something is wrong here, and not just elsewhere than the other node thought, or on its way.
+    fileprivate var isTrouble: Bool {
+        guard case .failed(let failure) = self else { return false }
+        return switch failure.reason {
+        case .memcachedUnavailable, .deadline, .overloaded, .outOfMemory, .noRing, .protocolViolation, .clockAhead,
+            .logFailed:
+            true
+        case nil, .nodeUnreachable, .tooLarge, .recovering, .notOwner, .tooFewReplicas, .changingOwner, .contended:
+            false
+        }
     }
 }

@@ -4,6 +4,7 @@ private import Cluster
 private import KeyValue
 internal import NIOCore
 internal import NIOHTTP1
+private import RequestTracing
 
 /// The request whose head was read and whose end was not.
 package enum Receiving {
@@ -50,7 +51,7 @@ extension HTTPFrontHandler {
         var trait = Trait(
             isHead: head.method == .HEAD, isHTTP10: head.version.minor == 0, closes: reading.closes,
             wantsProblems: RouteTable.isForPrograms(head.uri),
-            kind: FrontMetrics.Kind(route: reading.route, method: Methods(head.method)))
+            kind: FrontMetrics.Kind(route: reading.route, method: Methods(head.method)), trace: reading.trace)
         if trait.wantsProblems, let origins = front.origins, let origin = reading.origin {
             trait.crossOrigin = CrossOriginGrant(origins, for: origin)
         }
@@ -161,6 +162,7 @@ extension HTTPFrontHandler {
     func append(_ request: FrontRequest, _ trait: Trait) {
         var trait = trait
         trait.since = .now()
+        if let trace = trait.trace { trace.begin(request.route.label, front.tracer) }
         queue.append(request, isSafe: request.route.isSafe(request.method), trait)
     }
 

@@ -4,6 +4,7 @@ package import Cluster
 package import HashRing
 package import KeyValue
 package import NIOCore
+internal import RequestTracing
 
 /// What the front asks of the store for each request: on the event loop, without `await`. Completions come on the same
 /// loop, exactly once, within the request's deadline, and may come before the call returns.

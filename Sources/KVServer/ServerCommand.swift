@@ -100,6 +100,16 @@ struct ServerCommand: ParsableCommand {
     @Option(help: ArgumentHelp("text or json (text).", valueName: "format"))
     var logFormat: String?
 
+    @Option(
+        help: ArgumentHelp(
+            "A request that takes so long gets a log line; 0: only one that fails (250).", valueName: "milliseconds"))
+    var slowRequestMilliseconds: String?
+
+    @Option(
+        help: ArgumentHelp(
+            "Whether the spans of sampled traces (traceparent) are logged (true).", valueName: "true|false"))
+    var traceSpans: String?
+
     @Flag(help: "For tests: lets failpoints and a clock offset work.")
     var allowFailpoints = false
 
@@ -176,6 +186,8 @@ struct ServerCommand: ParsableCommand {
         values[.etcdPrefix] = etcdPrefix
         values[.logLevel] = logLevel
         values[.logFormat] = logFormat
+        values[.slowRequestMilliseconds] = slowRequestMilliseconds
+        values[.traceSpans] = traceSpans
         values[.allowFailpoints] = allowFailpoints ? "true" : nil
         values[.failpointsFile] = failpointsFile
         values[.clockOffsetMilliseconds] = clockOffsetMilliseconds

@@ -10,6 +10,7 @@ internal import Logging
 internal import Memcached
 internal import MemcachedFront
 internal import NIOCore
+private import RequestTracing
 internal import Supervision
 internal import Telemetry
 
@@ -84,6 +85,7 @@ struct WorkerParts: Sendable {
         coordinator.hooks.heardOf = { signals.news.continuation.yield($0) }
         coordinator.hooks.isBehind = { signals.laggards.continuation.yield($0) }
         coordinator.hooks.drained = { signals.wakeUps.continuation.yield() }
+        coordinator.tracer = configuration.traceSpans ? LogTracer(logger) : nil
         let bound = NIOLoopBound(coordinator, eventLoop: loop)
 
         // The control plane.
@@ -215,7 +217,12 @@ struct WorkerParts: Sendable {
                 control: statusControl, cells: cells,
                 sample: { try? await loop.submit { sampler.value?.sample() }.get() },
                 startedMilliseconds: MonotonicClock.milliseconds()),
-            tasks: background, failpoints: failpoints, room: room)
+            tasks: background, failpoints: failpoints, room: room,
+            log: RequestLog(
+                logger,
+                slow: configuration.slowRequestMilliseconds > 0
+                    ? .milliseconds(Int64(configuration.slowRequestMilliseconds)) : nil, loop: loop))
+        front.tracer = coordinator.tracer
         front.obstacle = { settings.settings?.evicts == true ? "\(MemcachedError.evicts)" : nil }
         front.origins = configuration.corsOrigins.flatMap { OriginList($0) }
         front.recovery = { recovery.note }

@@ -33,6 +33,17 @@ package enum Limits {
     package static let requestHeaderBytes = 32 << 10
     /// Header fields of a request, after which 431.
     package static let requestHeaderFields = 64
+    /// Length of a request's id.
+    package static let requestIDBytes = 8...128
+    /// Nodes that are noted of one request.
+    package static let tracedNodes = 8
+    /// Requests that a batch between nodes names, and all that it says of them: the first ones, where it is for more.
+    package static let carriedRequests = 32
+    package static let carriedRequestBytes = 1 << 10
+    /// Log lines of slow or failed requests in one worker; the others are counted.
+    package static let requestLinesPerSecond = 50
+    /// Log lines of spans in one worker.
+    package static let spanLinesPerSecond = 500
     /// Requests of one connection that are being answered at the same time; further ones wait in the socket.
     package static let pipelinedRequests = 64
     /// A line of memcached's protocol.

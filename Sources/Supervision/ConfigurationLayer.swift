@@ -8,7 +8,8 @@ package enum Setting: String, Sendable, CaseIterable {
     case consistency, readQuorum, writeQuorum, requestDeadlineMilliseconds, drainSeconds
     case corsOrigins
     case etcd, etcdPrefix, memcachedPort
-    case logLevel, logFormat, allowFailpoints, failpointsFile, clockOffsetMilliseconds
+    case logLevel, logFormat, slowRequestMilliseconds, traceSpans
+    case allowFailpoints, failpointsFile, clockOffsetMilliseconds
 
     /// `KVSERVER_STATE_DIRECTORY` for `stateDirectory`.
     package var environmentName: String {

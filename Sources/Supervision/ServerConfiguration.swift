@@ -43,6 +43,10 @@ package struct ServerConfiguration: Sendable, Hashable, Codable {
     package let etcdPrefix: String
     package let logLevel: Logger.Level
     package let logFormat: LogFormat
+    /// A request that takes so long is logged; 0: only those that fail.
+    package let slowRequestMilliseconds: Int
+    /// Whether requests of sampled traces have their spans logged.
+    package let traceSpans: Bool
     package let allowFailpoints: Bool
     package let failpointsFile: String?
     package let clockOffsetMilliseconds: Int64
@@ -106,6 +110,8 @@ package struct ServerConfiguration: Sendable, Hashable, Codable {
                 .logLevel, as: "one of trace, debug, info, notice, warning, error",
                 { Logger.Level(rawValue: $0) }) ?? .info
         self.logFormat = try found.parsed(.logFormat, as: "text or json", { LogFormat(rawValue: $0) }) ?? .text
+        self.slowRequestMilliseconds = try found.number(.slowRequestMilliseconds, in: 0...3_600_000) ?? 250
+        self.traceSpans = try found.parsed(.traceSpans, as: "true or false", { Bool($0) }) ?? true
         self.allowFailpoints =
             try found.parsed(.allowFailpoints, as: "true or false", { Bool($0) }) ?? false
         self.failpointsFile = try found.parsed(.failpointsFile, as: "a path", { $0.isEmpty ? nil : $0 })

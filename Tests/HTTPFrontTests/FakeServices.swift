@@ -5,9 +5,11 @@ import HTTPFront
 import HashRing
 import KeyValue
 import NIOCore
+import RequestTracing
 
 /// A store of one process's dictionary. It answers at once, or, while `isSlow`, only when told to.
 final class FakeData: DataService {
+    var asker: RequestTrace?
     var standing = RingStanding.present
     var document: RingDocument?
     var itemBytes = 1 << 20

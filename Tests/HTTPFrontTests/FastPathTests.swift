@@ -5,6 +5,7 @@ import KeyValue
 import NIOCore
 import NIOEmbedded
 import NIOHTTP1
+import RequestTracing
 import TestSupport
 import Testing
 
@@ -16,7 +17,10 @@ struct FastPathTests {
         "Connection: upgrade", "Content-Length: 0", "Content-Length: 3", "Transfer-Encoding: chunked",
         "Expect: 100-continue", "If-Match: *", "if-none-match:*", "If-Mat-ch: *", "Upgrade: websocket",
         "Proxy-Connection: close", "X_Odd: 1", "Empty:", " folded: 1",
-        "X-Tab:\ta", "Space : 1", "X-High: \u{E9}", ": nameless", "Connection: keep-alive, close",
+        "X-Tab:\ta", "X-Request-ID: request-1", "x-request-id:  request.2 ", "X-Request-ID: bad one",
+        "X-Request-ID:short",
+        "traceparent: 00-0af7651916cd43dd8448eb211c80319c-00f067aa0ba902b7-01", "Traceparent: none",
+        "X-Request-IDs: request-3", "Space : 1", "X-High: \u{E9}", ": nameless", "Connection: keep-alive, close",
     ]
 
     /// A request that is almost always well-formed, or was.
@@ -73,10 +77,12 @@ struct FastPathTests {
         var random = SeededGenerator(seed: seed)
         var reads = 0
         var writes = 0
+        var ids = 0
+        var parents = 0
         let next = Array("GET /route?key=next HTTP/1.1\r\nHost: kv\r\n\r\n".utf8)
         for _ in 0..<20_000 {
             let bytes = FastPathTests.request(&random) + next
-            guard let (request, length) = FastPath.request(in: ByteBuffer(bytes: bytes), bodyLimit: 100) else {
+            guard let (request, trace, length) = FastPath.request(in: ByteBuffer(bytes: bytes), bodyLimit: 100) else {
                 continue
             }
             if request.method == .get { reads += 1 } else { writes += 1 }
@@ -91,6 +97,9 @@ struct FastPathTests {
             let shorter = decoded(bytes[..<(length - 1)]) ?? []
             #expect(!shorter.contains { if case .end = $0 { true } else { false } }, "it ends no sooner: \(text)")
             let reading = HeadReading(head)
+            #expect(trace?.id == reading.trace?.id && trace?.parent == reading.trace?.parent, "\(text)")
+            if trace?.id != nil { ids += 1 }
+            if trace?.parent != nil { parents += 1 }
             guard case .take(let wanted) = reading.verdict else {
                 Issue.record("refused: \(text)")
                 continue
@@ -103,6 +112,7 @@ struct FastPathTests {
                     && request.pathLength == wanted.pathLength, "\(text)")
         }
         #expect(reads > 500 && writes > 500, "\(reads) reads, \(writes) writes")
+        #expect(ids > 50 && parents > 20, "\(ids) ids, \(parents) traces")
     }
 
     @Test("the same answers to the same bytes, whether it sees whole requests or single bytes")

@@ -82,7 +82,8 @@ final class TestConnection {
 
     /// (Work away from the loop would come back to one whose time stands still: LiveTests have a real one.)
     init(
-        data: FakeData = FakeData(), failpoints: Failpoints = .disabled, metrics: FrontMetrics = FrontMetrics()
+        data: FakeData = FakeData(), failpoints: Failpoints = .disabled, metrics: FrontMetrics = FrontMetrics(),
+        log: ((any EventLoop) -> RequestLog)? = nil
     ) throws {
         let channel = EmbeddedChannel()
         self.data = data
@@ -90,7 +91,8 @@ final class TestConnection {
         channel.allowRemoteHalfClosure = true
         front = Front(
             node: NodeID("127.0.0.11:5000")!, loop: channel.embeddedEventLoop, data: data, operators: FakeOperators(),
-            tasks: FakeTasks(takesWork: false), failpoints: failpoints, metrics: metrics)
+            tasks: FakeTasks(takesWork: false), failpoints: failpoints, metrics: metrics,
+            log: log?(channel.embeddedEventLoop))
         try HTTPFrontHandler.addHandlers(to: channel, front)
         try channel.connect(to: SocketAddress(ipAddress: "127.0.0.1", port: 1)).wait()
     }

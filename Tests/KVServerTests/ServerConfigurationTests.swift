@@ -29,6 +29,8 @@ struct ServerConfigurationTests {
         #expect(settled.memcached == "/run/kvserver/memcached.sock")
         #expect(settled.snapshotSeconds == 60)
         #expect(!settled.appendLog && settled.memcachedPort == nil)
+        #expect(settled.slowRequestMilliseconds == 250)
+        #expect(settled.traceSpans)
         #expect(settled.etcd == nil)
     }
 
@@ -63,6 +65,11 @@ struct ServerConfigurationTests {
                 "appendLog needs snapshots, which cut the log off"
             ),
             (#"{"node": "127.0.0.1:5000", "logFormat": "xml"}"#, "logFormat is not text or json: 'xml'"),
+            (
+                #"{"node": "127.0.0.1:5000", "slowRequestMilliseconds": -1}"#,
+                "slowRequestMilliseconds is not a whole number from 0 to 3600000"
+            ),
+            (#"{"node": "127.0.0.1:5000", "traceSpans": "some"}"#, "traceSpans is not true or false"),
             (#"{"node": "127.0.0.1:5000", "memcached": "nowhere"}"#, "memcached is not a unix socket's path"),
             (#"{"node": "127.0.0.1:5000", "etcd": "127.0.0.1:2379"}"#, "etcd is not a list of etcd's members"),
             (#"{"node": "127.0.0.1:5000", "etcd": "http://a:1,http://a:1"}"#, "etcd is not a list of etcd's members"),

@@ -4,11 +4,13 @@ import Cluster
 import KeyValue
 import MemcachedFront
 import NIOCore
+import RequestTracing
 import NIOEmbedded
 import Testing
 
 /// A store of one process's dictionary. It answers at once, or, while `isSlow`, only when told to.
 final class FakeStore: PairStore {
+    var asker: RequestTrace?
     var itemBytes = 1 << 20
     var wallMilliseconds: UInt64 = 1_700_000_000_000
     var pairs: [Key: Envelope] = [:]

@@ -1,0 +1,91 @@
+#!/usr/bin/env python3
+# SPDX-License-Identifier: Apache-2.0
+"""What the names of requests cost: GETs without a name, with an id, with a trace, at the node that has the pairs and at another one.
+
+    Tests/bench/names.py [--rounds 5] [--seconds 3] [--names none,id,both] [--method GET] [BINARY ...]
+
+Two nodes with one worker each. Prints requests a second and, which tells more on a machine that does other things as well, the processor
+time of both nodes for each request; medians of the rounds, in which all variants take turns.
+"""
+
+import argparse
+import os
+import re
+import statistics
+import subprocess
+import sys
+import tempfile
+from pathlib import Path
+
+BENCH = Path(__file__).resolve().parent
+sys.path.insert(0, str(BENCH.parent / "end_to_end"))
+
+from harness.cluster import Cluster, find_server_binary  # noqa: E402
+from harness.placement import keys_owned_by  # noqa: E402
+from harness.workload import store_many  # noqa: E402
+
+TICK_SECONDS = 1 / os.sysconf("SC_CLK_TCK")
+
+
+def processor_seconds(cluster):
+    total = 0
+    for node in cluster.nodes:
+        for worker in node.workers():
+            words = Path(f"/proc/{worker}/stat").read_text().rsplit(")", 1)[1].split()
+            total += int(words[11]) + int(words[12])
+    return total * TICK_SECONDS
+
+
+def measure(cluster, url, method, keys_file, names, options):
+    before = processor_seconds(cluster)
+    output = subprocess.run(
+        ["wrk", "-t", "1", "-c", str(options.connections), "-d", f"{options.seconds}s", "-s", BENCH / "names.lua", url, "--",
+         method, keys_file, names], check=True, capture_output=True, text=True).stdout
+    used = processor_seconds(cluster) - before
+    if re.search("Non-2xx|Socket errors", output):
+        sys.exit(f"not every request was answered 200:\n{output}")
+    requests = int(re.search(r"(\d+) requests in", output).group(1))
+    rate = float(re.search(r"Requests/sec: *([0-9.]+)", output).group(1))
+    return rate, used / requests * 1e6
+
+
+def main():
+    parser = argparse.ArgumentParser()
+    parser.add_argument("--rounds", type=int, default=5)
+    parser.add_argument("--seconds", type=int, default=3)
+    parser.add_argument("--connections", type=int, default=64)
+    parser.add_argument("--method", default="GET")
+    parser.add_argument("--names", default="none,id,both,sampled")
+    parser.add_argument("binaries", nargs="*")
+    options = parser.parse_args()
+    clusters, found = {}, {}
+    with tempfile.TemporaryDirectory() as directory:
+        try:
+            for binary in options.binaries or [find_server_binary()]:
+                os.environ["KVSERVER_BINARY"] = binary
+                clusters[binary] = Cluster(Path(binary).name, directory, nodes=2, workers=1, proxy=False)
+                clusters[binary].start()
+            for number in range(options.rounds + 1):
+                for where in ("here", "elsewhere"):
+                    for names in options.names.split(","):
+                        for binary, cluster in clusters.items():
+                            owner = cluster.node(1 if where == "here" else 2)
+                            keys = keys_owned_by(cluster.first_ring, owner.address, 2000, "bench-")
+                            file = Path(directory) / f"{Path(binary).name}.{where}"
+                            if number == 0:
+                                store_many(cluster.addresses, keys, "v" * 100)
+                                file.write_text("".join(f"{key}\n" for key in keys))
+                            figures = measure(cluster, f"http://{cluster.node(1).address}", options.method, file, names, options)
+                            if number > 0:  # (the first round warms up)
+                                found.setdefault((where, names, binary), []).append(figures)
+        finally:
+            for cluster in clusters.values():
+                cluster.end()
+    for (where, names, binary), figures in found.items():
+        rates, costs = zip(*figures)
+        print(f"{options.method} {where:9} {names:8} {Path(binary).name:16} {statistics.median(rates):8.0f}/s "
+              f"{statistics.median(costs):6.2f} µs a request ({min(costs):.2f} to {max(costs):.2f})")
+
+
+if __name__ == "__main__":
+    main()
