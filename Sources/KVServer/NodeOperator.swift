@@ -38,7 +38,7 @@ struct NodeOperator: OperatorService {
     /// On `control`, as what is asked first.
     let registry: WorkerRegistry
     let settings: MemcachedSettingsCell
-    /// The operator's own: while memcached hangs, each call takes its time to fail, and the chores' calls wait in a row.
+    /// The operator's own: while memcached hangs, each call takes its time to fail, and the chores' calls queue up.
     let control: ControlStore
     let cells: CellMemory
     /// Lets the cells know how this worker is.

@@ -21,7 +21,7 @@ struct WorkerParts: Sendable {
     let log: PairLog?
     let logBoard: LogBoard
     let control: ControlStore
-    /// Of `/status` and `/metrics`, whose first question while memcached hangs must not wait behind what all the chores ask.
+    /// Of `/status` and `/metrics`: while memcached hangs, they must not wait behind what all the chores ask.
     let statusControl: ControlStore
     let settings: MemcachedSettingsCell
     let registry: WorkerRegistry
