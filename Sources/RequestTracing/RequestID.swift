@@ -9,7 +9,10 @@ package struct RequestID: Hashable, Sendable, CustomStringConvertible {
 
     /// Nil for anything else, which is ignored: nothing that a client sends gets into a log but this.
     package init?(_ bytes: UnsafeRawBufferPointer) {
-        guard Limits.requestIDBytes.contains(bytes.count), bytes.allSatisfy(RequestID.isAllowed) else { return nil }
+        guard bytes.count >= Limits.requestIDBytes.lowerBound, bytes.count <= Limits.requestIDBytes.upperBound else {
+            return nil
+        }
+        for byte in bytes where !RequestID.isAllowed(byte) { return nil }
         self.description = String(decoding: bytes, as: UTF8.self)
     }
 
@@ -20,9 +23,8 @@ package struct RequestID: Hashable, Sendable, CustomStringConvertible {
     }
 
     private static func isAllowed(_ byte: UInt8) -> Bool {
-        switch byte {
-        case 0x30...0x39, 0x41...0x5A, 0x61...0x7A, UInt8(ascii: "."), UInt8(ascii: "_"), UInt8(ascii: "-"): true
-        default: false
-        }
+        // (Each request through HAProxy has one: as bits, of the two halves of ASCII.)
+        let half: UInt64 = byte < 64 ? 0x03FF_6000_0000_0000 : byte < 128 ? 0x07FF_FFFE_87FF_FFFE : 0
+        return half >> UInt64(byte & 63) & 1 == 1
     }
 }

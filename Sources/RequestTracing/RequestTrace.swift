@@ -13,8 +13,9 @@ package final class RequestTrace {
     package let parent: TraceParent?
     /// Of another node's batch: which requests it is for, as its field says it.
     package let carried: String?
-    /// Other nodes that were asked for this request, each once, the first ones.
-    package private(set) var nodes: [NodeID] = []
+    /// The first of the nodes that were asked; most requests ask one, which then needs no array.
+    private var firstNode: NodeID?
+    private var otherNodes: [NodeID] = []
     /// What this node's part in them takes: of a client's request one, of a batch one for each sampled request.
     package private(set) var spans: [any Span] = []
 
@@ -27,9 +28,16 @@ package final class RequestTrace {
     }
 
     package func asked(_ node: NodeID) {
-        guard nodes.count < Limits.tracedNodes, !nodes.contains(node) else { return }
-        nodes.append(node)
+        guard let firstNode else {
+            firstNode = node
+            return
+        }
+        guard node != firstNode, otherNodes.count < Limits.tracedNodes - 1, !otherNodes.contains(node) else { return }
+        otherNodes.append(node)
     }
+
+    /// Other nodes that were asked for this request, each once, the first ones.
+    package var nodes: [NodeID] { firstNode.map { [$0] + otherNodes } ?? [] }
 
     /// The requests of a batch.
     package var requests: [CarriedRequest] { carried.map { CarriedRequest.list($0) } ?? [] }
