@@ -31,10 +31,10 @@ extension HostPairs {
     /// - Parameters:
     ///   - stamp: `overtaken` is thrown where the host does not stand on it throughout.
     ///   - limit: records, at most.
-    ///   - isWhole: whether values are wanted, too; then they end after `Limits.listedBytes`.
+    ///   - most: bytes of them, where values are wanted, too; nil: they are not.
     func list(
         _ table: RoutingTable, of node: NodeID, under stamp: HostStamp, after mark: ListingMark, prefix: [UInt8],
-        limit: Int, isWhole: Bool
+        limit: Int, bytes most: Int?
     ) async throws -> HostListing {
         let isMine = table.placements.map { placement in placement.reads.contains { $0.members.contains(node) } }
         let rest = StoredKey.rest(ofPrefix: prefix)
@@ -56,13 +56,13 @@ extension HostPairs {
                 for (key, record) in zip(batch, records) {
                     guard let record else { continue }
                     let pair = ListedPair(
-                        key: key, record: isWhole ? record : record.head, valueBytes: record.value.readableBytes)
+                        key: key, record: most == nil ? record.head : record, valueBytes: record.value.readableBytes)
                     guard !key.isDigest || pair.clientKey?.bytes.starts(with: prefix) ?? false else { continue }
                     found.append(pair)
                     bytes += pair.record.buffer.readableBytes
                 }
                 start = end
-                if let last = batch.last, found.count >= limit || isWhole && bytes >= Limits.listedBytes {
+                if let last = batch.last, found.count >= limit || bytes >= most ?? .max {
                     return HostListing(pairs: found, through: ListingMark(through: last))
                 }
                 // Clients come first.

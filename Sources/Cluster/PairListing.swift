@@ -91,11 +91,12 @@ package struct PairListing: Sendable {
     /// Asks all who answer reads, and waits for no more of them than it takes, nor for those who are known to be
     /// silent.
     private func ask(_ query: Query, _ table: RoutingTable) async -> Verdict {
+        var missing = Set(table.placements.flatMap { $0.reads.flatMap(\.members) })
         let request = PeerMessage.ListRequest(
-            epoch: table.document.epoch, after: query.after.bytes, prefix: query.prefix, limit: query.limit,
-            isWhole: query.isWhole)
+            epoch: table.document.epoch, after: query.after.bytes, prefix: query.prefix,
+            limit: min(query.limit, max(Limits.partPairs / missing.count, 1)),
+            bytes: query.isWhole ? Limits.partBytes / missing.count : nil)
         return await withTaskGroup(of: Event.self) { group in
-            var missing = Set(table.placements.flatMap { $0.reads.flatMap(\.members) })
             for other in missing { group.addTask { await answer(of: other, request) } }
             var listings: [NodeID: HostListing] = [:]
             var reasons: [NodeID: String] = [:]

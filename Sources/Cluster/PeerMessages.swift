@@ -98,8 +98,8 @@ package enum PeerMessage {
         package var prefix: [UInt8]
         /// Records, at most.
         package var limit: Int
-        /// Whether with their values.
-        package var isWhole: Bool
+        /// Their bytes, at most (but for the last batch), where they are wanted with their values; nil: without.
+        package var bytes: Int?
     }
 
     package struct RepairAnswer: Codable, Sendable {

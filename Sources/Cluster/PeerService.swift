@@ -141,7 +141,8 @@ package struct PeerService: Sendable {
         do {
             listing = try await pairs.list(
                 table, of: node, under: stamp, after: after, prefix: request.prefix,
-                limit: min(max(request.limit, 1), Limits.listedPairs), isWhole: request.isWhole)
+                limit: min(max(request.limit, 1), Limits.listedPairs),
+                bytes: request.bytes.map { min($0, Limits.listedBytes) })
         } catch HostPairs.Failure.overtaken {
             return .staleRing
         }

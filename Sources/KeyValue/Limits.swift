@@ -132,6 +132,9 @@ package enum Limits {
     /// Records that a host lists at once, and their bytes where they are wanted whole. (The last batch may go over.)
     package static let listedPairs = 50_000
     package static let listedBytes = 8 << 20
+    /// What all hosts together may list for one part, roughly: of many, each lists the less.
+    package static let partPairs = 200_000
+    package static let partBytes = 32 << 20
     /// How long a host may look for what it lists, in seconds.
     package static let listingSeconds: Int64 = 60
     /// How often a part of a listing is asked for again, a tenth of a second apart, while the ring moves on.
