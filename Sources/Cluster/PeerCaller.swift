@@ -57,7 +57,7 @@ package struct PeerCaller: Sendable {
         _ node: NodeID, _ request: PeerMessage.ListRequest, timeout: TimeAmount
     ) async throws -> HostListingAnswer {
         let body = ByteBuffer(bytes: try JSONEncoder().encode(request))
-        let reply = try await post(node, "/peer/list", "application/json", body, timeout)
+        let reply = try await post(node, "/peer/list", "application/json", body, timeout, isCancellable: true)
         guard reply.status == 200 else {
             throw Failure.refused(node, status: reply.status, text: String(buffer: reply.body))
         }
@@ -87,8 +87,11 @@ package struct PeerCaller: Sendable {
         }
     }
 
+    /// - Parameter isCancellable: whether a task that is cancelled does not wait for the answer. (Whoever asks for a
+    ///   promise, say, has to hear that it was given, to give it back.)
     private func post(
-        _ node: NodeID, _ path: String, _ contentType: String, _ body: ByteBuffer, _ timeout: TimeAmount
+        _ node: NodeID, _ path: String, _ contentType: String, _ body: ByteBuffer, _ timeout: TimeAmount,
+        isCancellable: Bool = false
     ) async throws -> PeerConnection.Answer {
         let promise = loop.makePromise(of: PeerConnection.Answer.self)
         loop.execute {
@@ -99,6 +102,7 @@ package struct PeerCaller: Sendable {
                 }
             }
         }
+        guard isCancellable else { return try await promise.futureResult.get() }
         // (Of a promise the first word counts: what comes after a cancellation is for nobody.)
         return try await withTaskCancellationHandler {
             try await promise.futureResult.get()
