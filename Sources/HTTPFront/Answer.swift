@@ -145,7 +145,9 @@ package struct Answer: Hashable, Sendable {
         -> Answer
     {
         let value = envelope.value
-        let type = envelope.contentType.map { ContentType.stored($0) } ?? .binary
+        // (Whatever came into the store, a line's end in it must not end the head.)
+        let type =
+            envelope.contentType.flatMap { RepresentationFields.isType($0) ? ContentType.stored($0) : nil } ?? .binary
         var answer = Answer(.ok, type, value, version: envelope.version)
         answer.acceptsRanges = true
         switch wanted.part(of: value.readableBytes, version: envelope.version) {

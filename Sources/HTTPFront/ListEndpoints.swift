@@ -148,6 +148,8 @@ enum ExportedRecords {
             let key = record.envelope.keyInside.flatMap { Key(Array($0.readableBytesView)) } ?? record.key.clientKey
             return !record.envelope.isTombstone && record.envelope.version.time > 0
                 && key.map { StoredKey($0) } == record.key
+                && (record.envelope.keyInside != nil) == record.key.isDigest
+                && record.envelope.contentType.map { RepresentationFields.isType($0) } ?? true
         }
         return areClients ? records : nil
     }

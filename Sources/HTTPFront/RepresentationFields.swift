@@ -30,13 +30,14 @@ package struct RepresentationFields: Hashable, Sendable {
         guard method == .put else { return nil }
         if isPartial { return ErrorAnswer.partialContent }
         if isEncoded { return ErrorAnswer.encodedContent }
-        if let type = contentType?.utf8,
-            type.isEmpty || type.count > Limits.contentTypeBytes
-                || !type.allSatisfy({ (0x20...0x7E).contains($0) })
-        {
-            return ErrorAnswer.badContentType
-        }
+        if let contentType, !RepresentationFields.isType(contentType) { return ErrorAnswer.badContentType }
         return nil
+    }
+
+    /// Whether a header field may say it: printable ASCII, not too long.
+    static func isType(_ type: String) -> Bool {
+        (1...Limits.contentTypeBytes).contains(type.utf8.count)
+            && type.utf8.allSatisfy { (0x20...0x7E).contains($0) }
     }
 
     /// What an envelope keeps: nothing where it is what values are given out as anyway.

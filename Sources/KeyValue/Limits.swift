@@ -6,6 +6,8 @@ package enum Limits {
     package static let keyBytes = 4096
     /// A value's Content-Type: an envelope keeps its length in one byte.
     package static let contentTypeBytes = 255
+    /// What a key in memory takes beside its bytes, roughly.
+    package static let bytesBesideKey = 64
     /// memcached's own limit.
     package static let storedKeyBytes = 250
     /// A stored key longer than this is replaced by a digest.

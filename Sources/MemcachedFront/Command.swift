@@ -21,8 +21,12 @@ package struct Command: Hashable, Sendable {
     }
 
     /// What it holds in memory until it is done.
-    package var valueBytes: Int {
-        if case .store(_, let store) = action { store.value.readableBytes } else { 0 }
+    package var heldBytes: Int {
+        switch action {
+        case .store(_, let store): store.value.readableBytes
+        case .get(let keys, withCas: _, touch: _): keys.reduce(0) { $0 + $1.bytes.count + Limits.bytesBesideKey }
+        default: 0
+        }
     }
 
     package enum Verb: String, CaseIterable, Sendable {

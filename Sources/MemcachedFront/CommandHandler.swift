@@ -164,7 +164,7 @@ package final class CommandHandler: ChannelDuplexHandler {
             switch event {
             case .command(let command):
                 queue.append(command, since: now)
-                holdValue(command.valueBytes)
+                holdValue(command.heldBytes)
                 if case .quit = command.action { isInputOver = true }
             case .refused(let refusal):
                 if refusal.closes { isInputOver = true }
@@ -222,7 +222,9 @@ package final class CommandHandler: ChannelDuplexHandler {
         case .quit: complete(id, command, CommandAnswer(.done, nil, closes: true))
         case .stats: complete(id, command, CommandAnswer(.done, statistics))
         case .get(let keys, withCas: let withCas, touch: let touch):
-            let run = GetRun(keys, withCas: withCas) { key, completion in self.find(key, touch: touch, completion) }
+            let run = GetRun(keys, withCas: withCas, heldBytes: command.heldBytes) { key, completion in
+                self.find(key, touch: touch, completion)
+            }
             gets[id] = run
             ask(run)
         case .metaGet(let key, withValue: let withValue, unlessCas: let cas, touch: let touch):
@@ -239,7 +241,7 @@ package final class CommandHandler: ChannelDuplexHandler {
         var answer = answer
         if command.isQuiet, command.meta == nil { answer.reply = nil }
         guard queue.complete(id, answer) else { return }
-        holdValue(-command.valueBytes)
+        holdValue(-command.heldBytes)
         hold(answer.reply?.bytes ?? 0)
         advance()
     }
@@ -276,6 +278,7 @@ package final class CommandHandler: ChannelDuplexHandler {
                 guard let run = gets[id], pump(run, trait) else { return }
                 gets[id] = nil
                 queue.removeFront()
+                holdValue(-run.heldBytes)
                 // (A write may have waited for it.)
                 hasNews = true
             case .answer(let answer, let trait):

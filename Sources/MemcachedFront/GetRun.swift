@@ -18,9 +18,14 @@ final class GetRun {
     private var first = 0
     private var isAbandoned = false
     private(set) var hasHit = false
+    /// What its keys take until it is done.
+    let heldBytes: Int
 
-    init(_ keys: [Key], withCas: Bool, fetch: @escaping (Key, @escaping (Found) -> Void) -> Void) {
+    init(
+        _ keys: [Key], withCas: Bool, heldBytes: Int = 0, fetch: @escaping (Key, @escaping (Found) -> Void) -> Void
+    ) {
         self.keys = keys
+        self.heldBytes = heldBytes
         self.withCas = withCas
         self.fetch = fetch
     }

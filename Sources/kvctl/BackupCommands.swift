@@ -198,7 +198,8 @@ struct RestoreCommand: AsyncParsableCommand {
     static let configuration = CommandConfiguration(
         commandName: "restore", abstract: "Stores the pairs of a backup, where there is nothing newer.",
         discussion: """
-            Pairs come back in the version that they had; what has been written or deleted since stays as it is. The file is \
+            Pairs come back in the version that they had; what has been written since, or deleted within the last day, stays \
+            as it is. (Older deletions are forgotten: what they deleted comes back.) The file is \
             verified first. An interrupted restore may be started again.
             """)
 

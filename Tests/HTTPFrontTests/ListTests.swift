@@ -150,6 +150,11 @@ struct ListTests {
         #expect(await send(alone(StoredKey(keys[2]), Self.record(keys[0], 1)))?.status == 400)
         #expect(await send(alone(StoredKey(keys[0]).hint, Self.record(keys[0], 1)))?.status == 400)
         #expect(await send(alone(StoredKey(keys[0]), Self.record(keys[0], 0)))?.status == 400)
+        let split = Self.record(keys[0], 1, type: "a/b\r\nX-Evil: 1")
+        #expect(await send(alone(StoredKey(keys[0]), split))?.status == 400)
+        #expect(
+            Answer.representation(of: split).contentType == .binary,
+            "one that is there already is not written into a head")
         let tombstone = Envelope(
             key: keys[0], storedKey: StoredKey(keys[0]), value: ByteBuffer(), version: Version(time: 9, writer: 1),
             isTombstone: true)
