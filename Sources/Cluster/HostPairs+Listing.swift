@@ -20,7 +20,7 @@ extension HostPairs {
             try await body(
                 batch.compactMap { key, record in
                     guard !record.isGone(atMilliseconds: now),
-                        let name = record.keyInside.flatMap({ Key(Array($0.readableBytesView)) }) ?? key.clientKey
+                        let name = record.clientKey(under: key)
                     else { return nil }
                     return (name, record.value)
                 })

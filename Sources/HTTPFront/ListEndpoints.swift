@@ -145,9 +145,8 @@ enum ExportedRecords {
     static func decode(_ bytes: ByteBuffer) -> [SnapshotRecord]? {
         guard let records = SnapshotBlock.records(in: bytes) else { return nil }
         let areClients = records.allSatisfy { record in
-            let key = record.envelope.keyInside.flatMap { Key(Array($0.readableBytesView)) } ?? record.key.clientKey
-            return !record.envelope.isTombstone && record.envelope.version.time > 0
-                && key.map { StoredKey($0) } == record.key
+            !record.envelope.isTombstone && record.envelope.version.time > 0
+                && record.envelope.clientKey(under: record.key).map { StoredKey($0) } == record.key
                 && (record.envelope.keyInside != nil) == record.key.isDigest
                 && record.envelope.contentType.map { RepresentationFields.isType($0) } ?? true
         }

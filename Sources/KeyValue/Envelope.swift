@@ -140,6 +140,11 @@ package struct Envelope: Hashable, Sendable {
         return buffer.getSlice(at: start + 2, length: Int(length))
     }
 
+    /// The client's key of a pair that is stored under this one; nil where no client's key is stored so.
+    package func clientKey(under key: StoredKey) -> Key? {
+        keyInside.flatMap { Key(Array($0.readableBytesView)) } ?? key.clientKey
+    }
+
     package var contentType: String? {
         guard flags & Flags.contentTypeInside != 0, let length = buffer.getInteger(at: contentTypeStart, as: UInt8.self)
         else { return nil }

@@ -73,9 +73,7 @@ package struct ListedPair: Hashable, Sendable {
     }
 
     /// The client's key; nil for what no client has stored.
-    package var clientKey: Key? {
-        record.keyInside.flatMap { Key(Array($0.readableBytesView)) } ?? key.clientKey
-    }
+    package var clientKey: Key? { record.clientKey(under: key) }
 }
 
 /// What one host has to list: its records in the keys' order, tombstones included.

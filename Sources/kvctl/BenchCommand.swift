@@ -93,18 +93,7 @@ struct BenchCommand: AsyncParsableCommand {
     }
 
     func run() async throws {
-        let client = StoreClient(entrance: common.entrance, seconds: common.timeout, connections: connections)
-        do {
-            try await run(client)
-        } catch let failure as Failure {
-            await client.shutDown()
-            Console.error(failure.message)
-            throw ExitCode(failure.outcome.exitStatus)
-        } catch {
-            await client.shutDown()
-            throw error
-        }
-        await client.shutDown()
+        try await common.withClient(connections: connections) { try await run($0) }
     }
 
     private func run(_ client: StoreClient) async throws {

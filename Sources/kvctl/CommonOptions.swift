@@ -40,8 +40,10 @@ struct CommonOptions: ParsableArguments {
 
     /// Calls the body with a client that is shut down afterwards, and ends the process with the status of whatever
     /// went wrong.
-    func withClient(_ body: (StoreClient) async throws -> Void) async throws {
-        let client = StoreClient(entrance: entrance, seconds: timeout)
+    func withClient(
+        connections: Int = StoreClient.usualConnections, _ body: (StoreClient) async throws -> Void
+    ) async throws {
+        let client = StoreClient(entrance: entrance, seconds: timeout, connections: connections)
         do {
             try await body(client)
         } catch let failure as Failure {

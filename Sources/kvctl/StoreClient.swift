@@ -25,7 +25,9 @@ struct StoreClient: Sendable {
     private static let firstPause = Duration.milliseconds(200)
     private static let longestPause = Duration.seconds(5)
 
-    init(entrance: NodeID, seconds: Double, connections: Int = 16) {
+    static let usualConnections = 16
+
+    init(entrance: NodeID, seconds: Double, connections: Int = StoreClient.usualConnections) {
         self.entrance = entrance
         self.seconds = seconds
         var configuration = HTTPClient.Configuration(
