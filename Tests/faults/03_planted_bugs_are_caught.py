@@ -65,8 +65,8 @@ def plant(scene):
 
 
 def plant_in_one_copy(scene, holders, key):
-    """With more than one copy: one of them alone is overwritten, and hidden from the repair that reads do by being asked for
-    at once."""
+    """With more than one copy: one of them alone is overwritten. Reads that meet only the others see nothing of it until
+    repair has spread it, as the latest."""
     if len(holders[key]) < 2:
         return []
     change(scene, holders[key][:1], "POST", key, "y" * 50)

@@ -259,15 +259,15 @@ class Scene:
             raise TestFailure(self._told(findings))
 
     def findings(self):
-        """Reads every key back, through every node in turn, and from each of its holders; then says what is wrong."""
+        """Reads every key back, through every node in turn, and from each of its holders; then says what is wrong. It is read
+        again once the copies agree, for a read meets some of a key's copies only, and a wrong one may win afterwards."""
         keys = sorted(self.history.by_key)
         self.mark("final reads")
-        reads = self._read_all(keys)
-        self.history.extend(reads)
+        self.history.extend(self._read_all(keys))
+        disagreement = self._wait_until_copies_agree(keys)
         findings = checks.nothing_lost(self.history, [*keys_of_kind("element", keys), *keys_of_kind("bulk", keys)])
         findings += checks.nothing_resurrected(self.history)
         findings += checks.linearizable(self.history)
-        disagreement = self._wait_until_copies_agree(keys)
         findings += disagreement + self._strangers()
         result, failed = self.result, len(self.result.failed_reads) + len(self.result.failed_writes)
         self.summary = (f"{len(self.history)} operations on {len(keys)} keys checked, {failed} failed "
@@ -279,7 +279,9 @@ class Scene:
         """A write of unknown outcome may land late, between two looks: so they are repeated for what differs."""
         until = time.monotonic() + COPIES_AGREE_WITHIN_SECONDS
         while True:
-            answers = {read.key: (read.value, read.version) if read.value is not None else None for read in self._read_all(keys)}
+            reads = self._read_all(keys)
+            self.history.extend(reads)
+            answers = {read.key: (read.value, read.version) if read.value is not None else None for read in reads}
             copies = checks.all_copies(self.cluster, keys)
             findings = checks.copies_agree(copies, self.replicas, answers)
             if not findings or time.monotonic() > until:
