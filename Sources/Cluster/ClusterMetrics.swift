@@ -53,3 +53,10 @@ struct AntiEntropyMetrics: Sendable {
         repairedPairs.increment(by: report.pairsRepaired)
     }
 }
+
+/// What the sweep over chunks counts.
+struct ChunkSweepMetrics: Sendable {
+    private let chunks = Counter(label: "kvserver_chunks_deleted_total")
+
+    func deleted(_ count: Int) { chunks.increment(by: count) }
+}

@@ -164,8 +164,22 @@ package final class Coordinator {
     package func read(
         _ key: Key, _ consistency: Consistency?, completion: @escaping (Result<Envelope?, OperationFailure>) -> Void
     ) {
+        read(stored: StoredKey(key), key.slot, consistency, completion: completion)
+    }
+
+    package func read(
+        stored key: StoredKey, _ consistency: Consistency?,
+        completion: @escaping (Result<Envelope?, OperationFailure>) -> Void
+    ) {
+        read(stored: key, key.slot, consistency, completion: completion)
+    }
+
+    private func read(
+        stored key: StoredKey, _ slot: Slot, _ consistency: Consistency?,
+        completion: @escaping (Result<Envelope?, OperationFailure>) -> Void
+    ) {
         ReadRun(
-            self, key.slot, StoredKey(key), consistency ?? defaults.reads,
+            self, slot, key, consistency ?? defaults.reads,
             deadline: .now() + requestTime - Coordinator.answerTime, for: asker, completion: completion
         ).begin()
     }
@@ -194,8 +208,8 @@ package final class Coordinator {
     }
 
     /// The pair in this node's memcached, whatever the ring says.
-    package func readHere(_ key: Key, completion: @escaping (Result<Envelope?, OperationFailure>) -> Void) {
-        local.submit([.read(StoredKey(key))], deadline: hereDeadline) { outcomes, _ in
+    package func readHere(_ key: StoredKey, completion: @escaping (Result<Envelope?, OperationFailure>) -> Void) {
+        local.submit([.read(key)], deadline: hereDeadline) { outcomes, _ in
             switch outcomes.first {
             case .record(let envelope): completion(.success(envelope))
             case let outcome: completion(.failure(outcome.asFailure.asNotApplied))

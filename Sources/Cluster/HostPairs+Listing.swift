@@ -9,10 +9,11 @@ package import NIOCore
 extension HostPairs {
     private static let restPause = Duration.milliseconds(1)
 
-    /// Hands on every pair that a client could read, in batches: not those that are deleted or expired.
+    /// Hands on every pair that a client could read, in batches: not those that are deleted or expired. Of a large value
+    /// (it is in chunks, maybe elsewhere) there is the key alone.
     /// - Parameter wallMilliseconds: this host's wall clock.
     package func forEachPair(
-        wallMilliseconds: @Sendable () -> UInt64, _ body: ([(key: Key, value: ByteBuffer)]) async throws -> Void
+        wallMilliseconds: @Sendable () -> UInt64, _ body: ([(key: Key, value: ByteBuffer?)]) async throws -> Void
     ) async throws {
         guard let generation = try await stamp()?.generation else { throw Failure.overtaken }
         try await forEachBatch(in: generation) { batch in
@@ -22,7 +23,7 @@ extension HostPairs {
                     guard !record.isGone(atMilliseconds: now),
                         let name = record.clientKey(under: key)
                     else { return nil }
-                    return (name, record.value)
+                    return (name, record.isManifest ? nil : record.value)
                 })
         }
     }
@@ -56,7 +57,7 @@ extension HostPairs {
                 for (key, record) in zip(batch, records) {
                     guard let record else { continue }
                     let pair = ListedPair(
-                        key: key, record: most == nil ? record.head : record, valueBytes: record.value.readableBytes)
+                        key: key, record: most == nil ? record.head : record, valueBytes: record.valueLength)
                     guard !key.isDigest || pair.clientKey?.bytes.starts(with: prefix) ?? false else { continue }
                     found.append(pair)
                     bytes += pair.record.buffer.readableBytes

@@ -24,6 +24,7 @@ package struct Housekeeping: Sendable {
     private let jobs: JobRunner
     private let recovery: Recovery
     private let antiEntropy: AntiEntropy
+    private let chunkSweep: ChunkSweep
     private let peers: PeerCaller
     private let clock: WorkerClock
     private let logger: Logger
@@ -42,8 +43,9 @@ package struct Housekeeping: Sendable {
 
     package init(
         node: NodeID, keeper: RingKeeper, registry: WorkerRegistry, leases: LeaseStore, ringOperator: RingOperator,
-        jobs: JobRunner, recovery: Recovery, antiEntropy: AntiEntropy, peers: PeerCaller, clock: WorkerClock,
-        logger: Logger, drained: @escaping @Sendable () async -> Epoch, snapshots: SnapshotChore?, hints: HintChore,
+        jobs: JobRunner, recovery: Recovery, antiEntropy: AntiEntropy, chunkSweep: ChunkSweep,
+        peers: PeerCaller, clock: WorkerClock, logger: Logger, drained: @escaping @Sendable () async -> Epoch,
+        snapshots: SnapshotChore?, hints: HintChore,
         heartbeats: HeartbeatBoard, giveUpDisk: @escaping @Sendable () throws -> Void,
         heard: @escaping @Sendable (Heartbeat, Int64) async -> Void
     ) {
@@ -55,6 +57,7 @@ package struct Housekeeping: Sendable {
         self.jobs = jobs
         self.recovery = recovery
         self.antiEntropy = antiEntropy
+        self.chunkSweep = chunkSweep
         self.peers = peers
         self.clock = clock
         self.logger = logger
@@ -140,6 +143,7 @@ package struct Housekeeping: Sendable {
             return
         }
         await antiEntropy.runIfDue()
+        await chunkSweep.runIfDue()
     }
 
     private func chores() async {

@@ -10,7 +10,7 @@ package protocol PairStore: AnyObject {
     var asker: RequestTrace? { get set }
     /// The wall clock, in milliseconds since 1970.
     var wallMilliseconds: UInt64 { get }
-    /// memcached's item size limit in bytes: no value is larger.
+    /// memcached's item size limit in bytes: a larger value takes several (`LargeWrite`).
     var itemBytes: Int { get }
     /// The largest value in bytes that this node's memcached takes for the key, less what goes beside it (content type,
     /// client flags).
@@ -20,6 +20,10 @@ package protocol PairStore: AnyObject {
     /// - Parameter consistency: what the request wants; nil: what the node gives by default.
     func read(
         _ key: Key, _ consistency: Consistency?, completion: @escaping (Result<Envelope?, OperationFailure>) -> Void)
+    /// The same of what is stored under such a key.
+    func read(
+        stored key: StoredKey, _ consistency: Consistency?,
+        completion: @escaping (Result<Envelope?, OperationFailure>) -> Void)
     /// Stores the pair at its holders; the envelope comes without a version and is stamped by the store.
     func write(
         _ key: StoredKey, _ envelope: Envelope, _ consistency: Consistency?,
@@ -45,7 +49,7 @@ extension Coordinator: PairStore {
     package func valueLimit(for storedKey: StoredKey, of key: Key) -> Int {
         // The stored key itself is part of the item's overhead; a long one's client key is in the envelope, with its
         // length.
-        let inside = Envelope.longestHeaderBytes + (storedKey.isDigest ? 2 + key.bytes.count : 0)
+        let inside = Envelope.longestHeaderBytes + (storedKey.isDigest || storedKey.isChunk ? 2 + key.bytes.count : 0)
         return max(0, itemBytes - Limits.itemOverheadBytes - inside)
     }
 }

@@ -1,6 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
 
 private import Crypto
+private import KeyValue
 package import NIOCore
 
 /// A backup's file is a chain of sealed parts, integers big-endian:
@@ -88,6 +89,17 @@ package enum BackupRecords {
         return lengths
     }
 
+    /// How many of the records are no pairs, but chunks of one.
+    package static func chunkCount(of records: ByteBuffer) -> Int {
+        var rest = records
+        var count = 0
+        while let key = rest.readLengthPrefixedSlice(as: UInt8.self) {
+            if key.withUnsafeReadableBytes({ StoredKey.isChunk($0) }) { count += 1 }
+            guard rest.readLengthPrefixedSlice(as: UInt32.self) != nil else { break }
+        }
+        return count
+    }
+
     /// The same records in pieces of at most so many bytes; one that is larger is a piece by itself.
     package static func pieces(of records: ByteBuffer, upTo limit: Int) -> [ByteBuffer] {
         var rest = records
@@ -144,7 +156,7 @@ package struct BackupEncoder: Sendable {
         part.writeInteger(UInt32(records.readableBytes))
         part.writeImmutableBuffer(records)
         sum.blocks += 1
-        sum.pairs += lengths.count
+        sum.pairs += lengths.count - BackupRecords.chunkCount(of: records)
         sum.bytes += records.readableBytes
         write(part, &output)
     }
@@ -226,7 +238,7 @@ package struct BackupDecoder: Sendable {
         else { throw .damaged("a block that can't be, at byte \(wholeBytes)") }
         isLastBlockThere = cursor.isEmpty
         sum.blocks += 1
-        sum.pairs += lengths.count
+        sum.pairs += lengths.count - BackupRecords.chunkCount(of: part)
         sum.bytes += part.readableBytes
         return .block(part, cursor: cursor.isEmpty ? nil : cursor)
     }

@@ -79,6 +79,12 @@ package struct Answer: Hashable, Sendable {
         package let length: Int
     }
 
+    /// Some bytes of a value that is stored in chunks.
+    package struct LargeBody: Hashable, Sendable {
+        package let value: LargeValue
+        package let range: Range<Int>
+    }
+
     /// What became of a request that was not answered with success.
     package enum Outcome: UInt8, Hashable, Sendable {
         /// It had no effect and will have none.
@@ -98,6 +104,8 @@ package struct Answer: Hashable, Sendable {
     package var status: Status
     package var contentType: ContentType
     package var body: ByteBuffer
+    /// What comes instead of a body, from elsewhere.
+    package var large: LargeBody?
     /// Shown as the entity tag.
     package var version: Version?
     package var part: Part?
@@ -124,6 +132,9 @@ package struct Answer: Hashable, Sendable {
         self.outcome = outcome
     }
 
+    /// Of the body, in bytes, wherever it is.
+    package var bodyLength: Int { large?.range.count ?? body.readableBytes }
+
     private static let okBody = ByteBuffer(string: "OK")
 
     /// The original's answer to whatever was done.
@@ -132,7 +143,19 @@ package struct Answer: Hashable, Sendable {
     package static func stored(_ version: Version) -> Answer { Answer(.ok, .text, okBody, version: version) }
 
     package static func found(_ envelope: Envelope) -> Answer {
-        Answer(.ok, .binary, envelope.value, version: envelope.version)
+        var answer = Answer(.ok, .binary, ByteBuffer(), version: envelope.version)
+        answer.give(0..<envelope.valueLength, of: envelope)
+        return answer
+    }
+
+    /// Makes some of the value's bytes the body.
+    private mutating func give(_ range: Range<Int>, of envelope: Envelope) {
+        if envelope.isManifest {
+            large = envelope.largeValue.map { LargeBody(value: $0, range: range) }
+        } else {
+            let value = envelope.value
+            body = value.getSlice(at: value.readerIndex + range.lowerBound, length: range.count) ?? ByteBuffer()
+        }
     }
 
     /// Done, and nothing to be said of it but the version.
@@ -144,25 +167,22 @@ package struct Answer: Hashable, Sendable {
     package static func representation(of envelope: Envelope, _ wanted: RepresentationFields = RepresentationFields())
         -> Answer
     {
-        let value = envelope.value
+        let length = envelope.valueLength
         // (Whatever came into the store, a line's end in it must not end the head.)
         let type =
             envelope.contentType.flatMap { RepresentationFields.isType($0) ? ContentType.stored($0) : nil } ?? .binary
-        var answer = Answer(.ok, type, value, version: envelope.version)
+        var answer = Answer(.ok, type, ByteBuffer(), version: envelope.version)
         answer.acceptsRanges = true
-        switch wanted.part(of: value.readableBytes, version: envelope.version) {
-        case .whole: break
+        switch wanted.part(of: length, version: envelope.version) {
+        case .whole: answer.give(0..<length, of: envelope)
         case .range(let range):
-            guard let slice = value.getSlice(at: value.readerIndex + range.lowerBound, length: range.count) else {
-                break
-            }
             answer.status = .partialContent
-            answer.body = slice
-            answer.part = Part(range: range, length: value.readableBytes)
+            answer.give(range, of: envelope)
+            answer.part = Part(range: range, length: length)
         case .unsatisfiable:
             answer = ErrorAnswer.rangeNotSatisfiable
             answer.version = envelope.version
-            answer.part = Part(range: nil, length: value.readableBytes)
+            answer.part = Part(range: nil, length: length)
         }
         return answer
     }

@@ -26,7 +26,7 @@ package enum AnswerEncoder {
         if answer.status != .notModified, answer.status != .noContent {
             writeContentType(answer.contentType, &buffer)
             buffer.writeStaticString("Content-Length: ")
-            writeDecimal(answer.body.readableBytes, &buffer)
+            writeDecimal(answer.bodyLength, &buffer)
             buffer.writeStaticString("\r\n")
         }
         if let version = answer.version { writeTag(version, &buffer) }

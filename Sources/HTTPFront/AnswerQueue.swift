@@ -107,6 +107,12 @@ package struct AnswerQueue<Request> {
     /// By which names a request is found again; nil where it has none, or is gone.
     package func trace(of id: ID) -> RequestTrace? { index(of: id).flatMap { entries[$0].trait.trace } }
 
+    /// Whether it is still waited for.
+    package func contains(_ id: ID) -> Bool { index(of: id) != nil }
+
+    /// Whether its answer goes out without a body.
+    package func isHead(_ id: ID) -> Bool { index(of: id).map { entries[$0].trait.isHead } ?? false }
+
     /// Adds to what is known of a request.
     package mutating func note(slot: Slot, of id: ID) {
         if let index = index(of: id) { entries[index].trait.slot = slot }

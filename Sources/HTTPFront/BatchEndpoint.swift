@@ -131,7 +131,9 @@ private final class ClientBatchRun {
         case .get:
             data.read(operation.key, reads) { result in
                 completion(
-                    self.connection.answerOfRead(result, if: operation.precondition) { .representation(of: $0) })
+                    self.connection.answerOfRead(result, if: operation.precondition) { pair in
+                        pair.isManifest ? ErrorAnswer.largeInBatch : .representation(of: pair)
+                    })
             }
         case .put(let value, let contentType, let timeToLive):
             let expiry = timeToLive.map { data.wallMilliseconds + UInt64($0) * 1000 }

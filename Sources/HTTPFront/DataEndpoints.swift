@@ -12,24 +12,31 @@ extension HTTPFrontHandler {
     }
 
     func read(_ key: Result<Key, Refusal>, _ request: FrontRequest, _ id: RequestID, here: Bool) {
-        let found: Key
         switch key {
-        case .success(let key): found = key
-        case .failure(let refusal): return complete(id, refusal.answer)
+        case .success(let key):
+            queue.note(slot: key.slot, of: id)
+            read(key, request, id, here: here, tries: 1)
+        case .failure(let refusal): complete(id, refusal.answer)
         }
-        queue.note(slot: found.slot, of: id)
+    }
+
+    /// - Parameter tries: of a large value, how often it is looked for.
+    func read(_ key: Key, _ request: FrontRequest, _ id: RequestID, here: Bool, tries: Int) {
         if front.isFull { return complete(id, ErrorAnswer.overloaded) }
         let completion = { (result: Result<Envelope?, OperationFailure>) in
             let answer = self.answerOfRead(
                 result, if: request.precondition,
                 missing: request.route == .key ? ErrorAnswer.noPair : ErrorAnswer.missing
             ) { request.route == .key ? .representation(of: $0, request.representation) : .found($0) }
-            self.complete(id, answer)
+            if answer.large == nil || self.queue.isHead(id) { return self.complete(id, answer) }
+            self.stream(answer, of: key, request, id, here: here, tries: tries)
         }
-        if here { return front.data.readHere(found, completion: completion) }
+        if here { return front.data.readHere(StoredKey(key), completion: completion) }
         if front.data.standing == .none { return complete(id, ErrorAnswer.noRing) }
+        // (A large value that was not there came from a replica that is behind.)
+        if tries > 1 { return front.data.read(key, .strict, completion: completion) }
         switch wantedConsistency(request, isWrite: false) {
-        case .success(let consistency): front.data.read(found, consistency, completion: completion)
+        case .success(let consistency): front.data.read(key, consistency, completion: completion)
         case .failure(let refusal): complete(id, refusal.answer)
         }
     }
@@ -158,10 +165,24 @@ extension HTTPFrontHandler {
         case .success(let found): consistency = found
         case .failure(let refusal): return complete(id, refusal.answer)
         }
+        performing(request, id) { completion in
+            if here {
+                self.front.data.writeHere(key, envelope, completion: completion)
+            } else {
+                self.write(key, envelope, if: request.precondition, consistency, completion: completion)
+            }
+        }
+    }
+
+    /// Has a write done, and answers.
+    func performing(
+        _ request: FrontRequest, _ id: RequestID,
+        _ write: (_ completion: @escaping (Result<Version, OperationFailure>) -> Void) -> Void
+    ) {
         if case .fail = front.failpoints.hitNow("http.beforeApply") {
             return complete(id, ErrorAnswer.injected(.notApplied))
         }
-        let completion = { (result: Result<Version, OperationFailure>) in
+        write { result in
             if case .fail = self.front.failpoints.hitNow("http.afterApply.beforeReply") {
                 return self.complete(id, ErrorAnswer.injected(.unknown))
             }
@@ -170,11 +191,6 @@ extension HTTPFrontHandler {
                 self.complete(id, request.route == .key ? .done(version) : .stored(version))
             case .failure(let failure): self.complete(id, self.answer(to: failure))
             }
-        }
-        if here {
-            front.data.writeHere(key, envelope, completion: completion)
-        } else {
-            write(key, envelope, if: request.precondition, consistency, completion: completion)
         }
     }
 

@@ -78,6 +78,11 @@ package enum ErrorAnswer {
         refusal(.contentTooLarge, "The value is over \(limit) bytes, the most that memcached takes under this key.")
     }
 
+    package static let chunksMissing = retrying(
+        refusal(.unavailable, "The value is large, and parts of it are not there. Try again in a second."))
+    package static let largeInBatch = refusal(
+        .contentTooLarge, "The value is too large for a batch. Read it by itself: GET /keys/….")
+
     package static let noKeyInPath = refusal(
         .badRequest, "The path needs a key: /keys/…, percent-encoded and not empty.")
     package static let dotSegment = refusal(

@@ -40,6 +40,8 @@ package final class Front {
     package let patience: Patience
     /// Whose pages may use `/keys` from a browser; nil: nobody's.
     package var origins: OriginList?
+    /// How long a large value may take to arrive and be stored.
+    package var uploadTime = TimeAmount.seconds(Int64(Limits.uploadSeconds))
     let metrics: FrontMetrics
     let log: RequestLog
     /// For requests of sampled traces; nil: nobody wants spans.

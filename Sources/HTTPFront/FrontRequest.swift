@@ -14,6 +14,8 @@ package struct FrontRequest: Sendable {
     package let target: String
     package let pathLength: Int
     package var body = ByteBuffer()
+    /// What has become of a body that is too large for one item.
+    package var upload: NIOLoopBound<Upload>?
     /// What the request wants to be so of the pair; empty on routes that have none.
     package var precondition = Precondition()
     /// Of the value that is sent or wanted; only `.key` looks at them.

@@ -42,7 +42,7 @@ package final class HTTPFrontHandler: ChannelInboundHandler {
 
     // What is being done.
     var queue = AnswerQueue<FrontRequest>()
-    var streams: [RequestID: JSONStream] = [:]
+    var streams: [RequestID: AnswerStream] = [:]
     private var heldBytes = 0
     private var isAdvancing = false
     private var hasNews = false
@@ -171,7 +171,11 @@ package final class HTTPFrontHandler: ChannelInboundHandler {
     /// Whether another request may be read now.
     var takesInput: Bool {
         !isInputOver && !isEnding && isWritable && queue.count < Limits.pipelinedRequests
+            && !(receiving.upload?.write.isFull ?? false)
     }
+
+    /// There may be room for more of what is being received.
+    func resumeReading() { gate?.resume() }
 
     /// The gate has handed over some bytes. Where they brought no request's end, and no body is expected, they are part
     /// of a head.
@@ -284,13 +288,13 @@ package final class HTTPFrontHandler: ChannelInboundHandler {
     }
 
     /// Writes what a stream has; true once it is done and the next answer's turn has come.
-    private func pump(_ stream: JSONStream, _ id: RequestID, _ trait: Trait) -> Bool {
+    private func pump(_ stream: AnswerStream, _ id: RequestID, _ trait: Trait) -> Bool {
         if let error = stream.failure {
             streams[id] = nil
             if stream.hasBegun {
                 // What was sent already can't be taken back: without its end, the client sees that it is not whole.
-                let time = front.metrics.answered(trait.kind, .ok, .unknown, since: trait.since)
-                front.log.answered(trait, .ok, .unknown, after: time, isBroken: true)
+                let time = front.metrics.answered(trait.kind, stream.status, .unknown, since: trait.since)
+                front.log.answered(trait, stream.status, .unknown, after: time, isBroken: true)
                 flushNow()
                 context?.close(promise: nil)
                 return false
@@ -299,10 +303,7 @@ package final class HTTPFrontHandler: ChannelInboundHandler {
         }
         guard stream.hasPending || stream.isFinished else { return false }
         if !stream.hasBegun {
-            let isLast = trait.closes || trait.isHTTP10 || isInputOver || front.isLeaving
-            stream.begin(isChunked: !trait.isHTTP10, isLast: isLast)
-            AnswerEncoder.beginStream(
-                isChunked: !trait.isHTTP10, isLast ? .close : .keepAlive, crossOrigin: trait.crossOrigin, into: &out)
+            stream.begin(for: trait, endsConnection: trait.closes || isInputOver || front.isLeaving, into: &out)
         }
         if let piece = stream.takePending() {
             if !trait.isHead {
@@ -314,8 +315,8 @@ package final class HTTPFrontHandler: ChannelInboundHandler {
             stream.confirm()
         }
         guard stream.isFinished, !stream.hasPending else { return false }
-        let time = front.metrics.answered(trait.kind, .ok, nil, since: trait.since)
-        front.log.answered(trait, .ok, nil, after: time)
+        let time = front.metrics.answered(trait.kind, stream.status, nil, since: trait.since)
+        front.log.answered(trait, stream.status, nil, after: time)
         if !trait.isHead { stream.writeEnd(into: &out) }
         streams[id] = nil
         queue.removeFront()
@@ -404,6 +405,7 @@ package final class HTTPFrontHandler: ChannelInboundHandler {
     private func isLate(_ now: NIODeadline) -> Bool {
         let patience = front.patience
         if case .nothing = receiving { return partialHeadSince.map { now - $0 > patience.head } ?? false }
+        if receiving.upload?.write.isLate(now) ?? false { return true }
         let allowance = TimeAmount.seconds(Int64(receivedBytes / max(1, patience.bodyBytesPerSecond)))
         return now - receivingSince > patience.body + allowance
     }

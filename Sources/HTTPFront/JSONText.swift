@@ -7,14 +7,18 @@ package import NIOCore
 
 /// The JSON that is written often, or in large amounts, straight into buffers.
 package enum JSONText {
-    /// `"key":"value",…` without braces.
-    package static func pairs(_ pairs: [(key: Key, value: ByteBuffer)]) -> ByteBuffer {
+    /// `"key":"value",…` without braces; `null` where the value is elsewhere.
+    package static func pairs(_ pairs: [(key: Key, value: ByteBuffer?)]) -> ByteBuffer {
         var buffer = ByteBuffer()
         for (index, pair) in pairs.enumerated() {
             if index > 0 { buffer.writeStaticString(",") }
             pair.key.bytes.withUnsafeBytes { string($0, into: &buffer) }
             buffer.writeStaticString(":")
-            pair.value.withUnsafeReadableBytes { string($0, into: &buffer) }
+            if let value = pair.value {
+                value.withUnsafeReadableBytes { string($0, into: &buffer) }
+            } else {
+                buffer.writeStaticString("null")
+            }
         }
         return buffer
     }

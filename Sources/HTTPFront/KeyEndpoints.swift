@@ -10,6 +10,7 @@ extension HTTPFrontHandler {
     func deleteKey(_ request: FrontRequest, _ id: RequestID) { delete(namedKey(request), request, id, here: false) }
 
     func storeKey(_ request: FrontRequest, _ id: RequestID) {
+        if let upload = request.upload?.value { return finish(upload, request, id) }
         let key: Key
         switch namedKey(request) {
         case .success(let found): key = found
@@ -24,7 +25,7 @@ extension HTTPFrontHandler {
         }
     }
 
-    private func namedKey(_ request: FrontRequest) -> Result<Key, Refusal> {
+    func namedKey(_ request: FrontRequest) -> Result<Key, Refusal> {
         HTTPFrontHandler.key(named: request.pathRest(after: RouteTable.keyPrefix))
     }
 

@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0
 
-private import Cluster
+internal import Cluster
 private import FoundationEssentials
 internal import KeyValue
 internal import NIOCore
@@ -17,7 +17,7 @@ extension HTTPFrontHandler {
         if front.data.standing == .none { return complete(id, ErrorAnswer.noRing) }
         let operators = front.operators
         let end = ContinuousClock.now + .seconds(Limits.listPageSeconds)
-        stream(id, JSONStream(opening: "{\"keys\":[")) { push in
+        stream(id, AnswerStream(.json(opening: "{\"keys\":["))) { push in
             var query = wanted
             repeat {
                 let part = try await operators.part(query)
@@ -38,12 +38,21 @@ extension HTTPFrontHandler {
         }
         if front.data.standing == .none { return complete(id, ErrorAnswer.noRing) }
         let operators = front.operators
+        let loop = front.loop
+        let data = NIOLoopBound(front.data, eventLoop: loop)
         handOver(id, .stream) {
             do {
                 let part = try await operators.part(
                     PairListing.Query(after: after, limit: Limits.listedPairs, isWhole: true))
-                var answer = Answer(.ok, .binary, ExportedRecords.encode(part.pairs))
-                answer.cursor = part.through == .end ? nil : part.through.cursor
+                let exported = try await ExportedRecords.encode(part) { key in
+                    try await loop.flatSubmit {
+                        let record = loop.makePromise(of: Envelope?.self)
+                        data.value.read(stored: key, .strict) { record.completeWith($0.mapError { $0 as any Error }) }
+                        return record.futureResult
+                    }.get()
+                }
+                var answer = Answer(.ok, .binary, exported.records)
+                answer.cursor = exported.through == .end ? nil : exported.through.cursor
                 return answer
             } catch {
                 return ErrorAnswer.unreadablePairs(error)
@@ -135,10 +144,32 @@ extension ListingMark {
 
 /// Pairs as `/keys:export` gives them and `/keys:import` takes them: records as in a block of a snapshot.
 enum ExportedRecords {
-    static func encode(_ pairs: [ListedPair]) -> ByteBuffer {
+    /// A chunk that a manifest names was not found: it has been overwritten meanwhile.
+    struct ChunkMissing: Error, CustomStringConvertible {
+        var description: String { "a large value was overwritten meanwhile" }
+    }
+
+    /// Up to the first large value, or that alone, with its chunks before it.
+    /// - Parameter read: what is stored under a key.
+    static func encode(
+        _ part: ListingMerge, read: (StoredKey) async throws -> Envelope?
+    ) async throws -> (records: ByteBuffer, through: ListingMark) {
         var buffer = ByteBuffer()
-        for pair in pairs { SnapshotBlock.write(SnapshotRecord(key: pair.key, envelope: pair.record), into: &buffer) }
-        return buffer
+        var through = ListingMark.start
+        for pair in part.pairs {
+            if pair.record.isManifest, buffer.readableBytes > 0 { return (buffer, through) }
+            if let large = pair.record.largeValue {
+                for number in 0...large.chunkCount {
+                    let key = StoredKey(chunk: number, of: large.upload, in: pair.key.slot)
+                    guard let chunk = try await read(key), !chunk.isTombstone else { throw ChunkMissing() }
+                    SnapshotBlock.write(SnapshotRecord(key: key, envelope: chunk), into: &buffer)
+                }
+            }
+            SnapshotBlock.write(SnapshotRecord(key: pair.key, envelope: pair.record), into: &buffer)
+            through = ListingMark(through: pair.key)
+            if pair.record.isManifest { return (buffer, through) }
+        }
+        return (buffer, part.through)
     }
 
     /// Nil where they are none, or where a record is no pair of a client's.
@@ -146,11 +177,23 @@ enum ExportedRecords {
         guard let records = SnapshotBlock.records(in: bytes) else { return nil }
         let areClients = records.allSatisfy { record in
             !record.envelope.isTombstone && record.envelope.version.time > 0
-                && record.envelope.clientKey(under: record.key).map { StoredKey($0) } == record.key
-                && (record.envelope.keyInside != nil) == record.key.isDigest
-                && record.envelope.contentType.map { RepresentationFields.isType($0) } ?? true
+                && (record.key.isChunk ? isChunk(record) : isPair(record))
         }
         return areClients ? records : nil
+    }
+
+    private static func isPair(_ record: SnapshotRecord) -> Bool {
+        record.envelope.clientKey(under: record.key).map { StoredKey($0) } == record.key
+            && (record.envelope.keyInside != nil) == record.key.isDigest
+            && record.envelope.contentType.map { RepresentationFields.isType($0) } ?? true
+            && record.envelope.isManifest == (record.envelope.largeValue != nil)
+    }
+
+    private static func isChunk(_ record: SnapshotRecord) -> Bool {
+        guard record.key.chunk != nil, !record.envelope.isManifest, record.envelope.expiryMilliseconds == nil,
+            let key = record.envelope.keyInside.flatMap({ Key(Array($0.readableBytesView)) })
+        else { return false }
+        return key.slot == record.key.slot
     }
 }
 
@@ -180,20 +223,35 @@ private final class ImportRun {
         isBeginning = true
         while failure == nil, next < records.count, underWay < Limits.importWindow {
             let record = records[next]
+            // (What names chunks comes after them.)
+            if record.envelope.isManifest, underWay > 0 { break }
             next += 1
             underWay += 1
-            connection.front.data.restore(record.key, record.envelope) { self.done($0) }
+            if record.key.isChunk {
+                store(chunk: record)
+            } else {
+                connection.front.data.restore(record.key, record.envelope) { self.done($0.map(Optional.some)) }
+            }
         }
         isBeginning = false
         guard underWay == 0, failure != nil || next == records.count else { return }
         completion(answer)
     }
 
-    private func done(_ result: Result<Bool, OperationFailure>) {
+    /// Under a new version: whoever deletes chunks that nothing names has to know that it is wanted once more.
+    private func store(chunk record: SnapshotRecord) {
+        guard let key = record.envelope.keyInside.flatMap({ Key(Array($0.readableBytesView)) }) else { return }
+        let chunk = Envelope(key: key, storedKey: record.key, value: record.envelope.value)
+        connection.front.data.write(record.key, chunk, .strict) { self.done($0.map { _ in nil }) }
+    }
+
+    /// - Parameter result: whether a pair was stored, or another one kept; nil: it is none.
+    private func done(_ result: Result<Bool?, OperationFailure>) {
         underWay -= 1
         switch result {
         case .success(true): stored += 1
         case .success(false): kept += 1
+        case .success(nil): break
         case .failure(let reason): failure = reason
         }
         begin()

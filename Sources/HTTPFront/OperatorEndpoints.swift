@@ -50,7 +50,7 @@ extension HTTPFrontHandler {
     /// All of this node's pairs as one JSON object, written as they are read.
     func streamPairs(_ id: RequestID) {
         let operators = front.operators
-        stream(id, JSONStream(opening: "{")) { push in
+        stream(id, AnswerStream(.json(opening: "{"))) { push in
             try await operators.forEachPair { try await push(JSONText.pairs($0)) }
             return "}"
         }
@@ -59,7 +59,7 @@ extension HTTPFrontHandler {
     /// Answers with JSON that is written as it is made.
     /// - Parameter produce: is given what takes the pieces, each of which is awaited; returns what comes last.
     func stream(
-        _ id: RequestID, _ stream: JSONStream,
+        _ id: RequestID, _ stream: AnswerStream,
         _ produce: @escaping @Sendable (_ push: @Sendable (ByteBuffer) async throws -> Void) async throws -> String
     ) {
         streams[id] = stream
@@ -86,13 +86,13 @@ extension HTTPFrontHandler {
         complete(id, busy)
     }
 
-    private func push(_ piece: ByteBuffer, to id: RequestID, taken: EventLoopPromise<Void>) {
-        guard let stream = streams[id] else { return taken.fail(JSONStream.Abandoned()) }
+    func push(_ piece: ByteBuffer, to id: RequestID, taken: EventLoopPromise<Void>) {
+        guard let stream = streams[id] else { return taken.fail(AnswerStream.Abandoned()) }
         stream.push(piece, taken: taken)
         advance()
     }
 
-    private func finishStream(_ id: RequestID, _ result: Result<String, any Error>) {
+    func finishStream(_ id: RequestID, _ result: Result<String, any Error>) {
         guard let stream = streams[id] else { return }
         stream.finish(result)
         advance()

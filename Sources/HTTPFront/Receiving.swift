@@ -11,6 +11,8 @@ package enum Receiving {
     case nothing
     /// Its body is kept; the limit is in bytes.
     case body(FrontRequest, limit: Int, AnswerQueue<FrontRequest>.Trait)
+    /// Its body is too large for one item, and is stored as it comes.
+    case upload(Upload, FrontRequest, AnswerQueue<FrontRequest>.Trait)
     /// Its body is thrown away.
     case dropping(AtTheEnd, AnswerQueue<FrontRequest>.Trait)
 
@@ -31,8 +33,12 @@ package enum Receiving {
     var trait: AnswerQueue<FrontRequest>.Trait {
         switch self {
         case .nothing: AnswerQueue<FrontRequest>.Trait()
-        case .body(_, _, let trait), .dropping(_, let trait): trait
+        case .body(_, _, let trait), .upload(_, _, let trait), .dropping(_, let trait): trait
         }
+    }
+
+    var upload: Upload? {
+        if case .upload(let upload, _, _) = self { upload } else { nil }
     }
 
     /// How much of a body is being kept.
@@ -70,11 +76,15 @@ extension HTTPFrontHandler {
                 return
             }
             guard let limit = bodyLimit(of: request) else { return take(request, reading, trait) }
-            if let length = reading.contentLength, length > limit {
-                return refuse(ErrorAnswer.bodyTooLarge(limit), reading, trait)
-            }
             if front.isFull { return refuse(ErrorAnswer.overloaded, reading, trait) }
-            receiving = .body(request, limit: limit, trait)
+            if let length = reading.contentLength, length > limit {
+                switch upload(request, trait, bytes: length, over: limit) {
+                case .success(let upload): receiving = .upload(upload, request, trait)
+                case .failure(let refusal): return refuse(refusal.answer, reading, trait)
+                }
+            } else {
+                receiving = .body(request, limit: limit, trait)
+            }
             if reading.expectsContinue { askForBody() }
         }
     }
@@ -109,7 +119,7 @@ extension HTTPFrontHandler {
         }
     }
 
-    private func answerEarly(_ answer: Answer, _ trait: Trait) {
+    func answerEarly(_ answer: Answer, _ trait: Trait) {
         receiving = .dropping(.nothing, trait)
         enqueue(answer, trait)
         advance()
@@ -123,13 +133,22 @@ extension HTTPFrontHandler {
             let bytes = request.body.readableBytes
             guard bytes + part.readableBytes <= limit else {
                 hold(-bytes)
-                return answerEarly(ErrorAnswer.bodyTooLarge(limit), trait)
+                let body = request.body
+                request.body = ByteBuffer()
+                switch upload(request, trait, bytes: bytes + part.readableBytes, over: limit) {
+                case .success(let upload):
+                    receiving = .upload(upload, request, trait)
+                    upload.write.append(body)
+                    return received(into: upload, part, trait)
+                case .failure(let refusal): return answerEarly(refusal.answer, trait)
+                }
             }
             // So that the buffer has one owner while it grows.
             receiving = .nothing
             if bytes == 0 { request.body = part } else { request.body.writeImmutableBuffer(part) }
             receiving = .body(request, limit: limit, trait)
             hold(part.readableBytes)
+        case .upload(let upload, _, let trait): received(into: upload, part, trait)
         case .dropping(let atTheEnd, let trait):
             guard receivedBytes > Limits.discardedBodyBytes else { return }
             isInputOver = true
@@ -150,12 +169,14 @@ extension HTTPFrontHandler {
         switch ended {
         case .nothing: return
         case .body(let request, _, let trait): append(request, trait)
+        case .upload(let upload, var request, let trait):
+            request.upload = NIOLoopBound(upload, eventLoop: front.loop)
+            append(request, trait)
         case .dropping(.perform(let request), let trait): append(request, trait)
         case .dropping(.answer(let answer), let trait): enqueue(answer, trait)
         case .dropping(.nothing, _): break
         }
-        if case .body(_, _, let trait) = ended, trait.closes { isInputOver = true }
-        if case .dropping(_, let trait) = ended, trait.closes { isInputOver = true }
+        if ended.trait.closes { isInputOver = true }
         advance()
     }
 
@@ -178,11 +199,18 @@ extension HTTPFrontHandler {
     /// Percent-encoded, everything may be three times as long.
     private var pairBodyLimit: Int { 3 * (front.data.itemBytes + Limits.keyBytes) + 1024 }
 
-    /// The largest body that the route reads; nil where it reads none.
+    /// A value of so many bytes fits an item, whatever stands beside it.
+    private var itemValueBytes: Int {
+        let beside =
+            Limits.itemOverheadBytes + Envelope.longestHeaderBytes + 2 + Limits.keyBytes + 1 + Limits.contentTypeBytes
+        return max(front.data.itemBytes - beside, front.data.itemBytes / 4)
+    }
+
+    /// The largest body that the route takes at once; nil where it reads none.
     private func bodyLimit(of request: FrontRequest) -> Int? {
         guard request.method == .post || request.method == .put else { return nil }
         switch request.route {
-        case .key: return request.method == .put ? front.data.itemBytes : nil
+        case .key: return request.method == .put ? itemValueBytes : nil
         case .batch: return Limits.clientBatchBytes
         case .import: return Limits.importBytes
         case .pair, .pairHere: return pairBodyLimit

@@ -21,7 +21,7 @@ package protocol DataService: PairStore {
     /// The consistency of a request that names a level, or a number of replicas, and not the other.
     func consistency(_ level: Consistency.Level?, quorum: Int?, isWrite: Bool) -> Consistency
     /// As `read` and `write`, on this node's memcached alone, whatever the ring says.
-    func readHere(_ key: Key, completion: @escaping (Result<Envelope?, OperationFailure>) -> Void)
+    func readHere(_ key: StoredKey, completion: @escaping (Result<Envelope?, OperationFailure>) -> Void)
     func writeHere(
         _ key: StoredKey, _ envelope: Envelope, completion: @escaping (Result<Version, OperationFailure>) -> Void)
 
@@ -55,7 +55,7 @@ package protocol OperatorService: Sendable {
     /// Drops this node's pairs; returns how many.
     func clear() async throws(OperatorError) -> Int
     /// This node's pairs, in batches, each awaited before the next is read.
-    func forEachPair(_ body: @Sendable ([(key: Key, value: ByteBuffer)]) async throws -> Void) async throws
+    func forEachPair(_ body: @Sendable ([(key: Key, value: ByteBuffer?)]) async throws -> Void) async throws
     /// A part of all pairs of the ring.
     func part(_ query: PairListing.Query) async throws -> ListingMerge
     /// The JSON object of `GET /status`.

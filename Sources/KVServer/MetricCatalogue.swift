@@ -75,6 +75,7 @@ enum MetricCatalogue {
         "kvserver_read_write_backs_total": "Pairs that a read had stored where they lacked, before its answer.",
         "kvserver_antientropy_passes_total": "Comparisons with other replicas, by how they ended.",
         "kvserver_antientropy_differing_slots_total": "Slots in which replicas differed.",
+        "kvserver_chunks_deleted_total": "Chunks of large values that were deleted because no value needs them.",
         "kvserver_antientropy_repaired_pairs_total": "Pairs that were given to whoever lacked them.",
         "kvserver_antientropy_last_differing_slots": "Slots in which replicas differed, in the latest pass.",
         "kvserver_antientropy_last_repaired_pairs": "Pairs given in the latest pass.",

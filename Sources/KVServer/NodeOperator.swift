@@ -81,7 +81,7 @@ struct NodeOperator: OperatorService {
         }
     }
 
-    func forEachPair(_ body: @Sendable ([(key: Key, value: ByteBuffer)]) async throws -> Void) async throws {
+    func forEachPair(_ body: @Sendable ([(key: Key, value: ByteBuffer?)]) async throws -> Void) async throws {
         try await pairs.forEachPair(wallMilliseconds: { clock.wallMilliseconds }, body)
     }
 

@@ -76,6 +76,11 @@ struct ServerCommand: ParsableCommand {
             "How often replicas are compared; 0: only after one has been away (60).", valueName: "seconds"))
     var repairSeconds: String?
 
+    @Option(
+        help: ArgumentHelp(
+            "How long a value of several MiB may take to arrive; the same on every node (600).", valueName: "seconds"))
+    var uploadSeconds: String?
+
     @Option(help: ArgumentHelp("How long a leaving worker waits for its connections (10).", valueName: "seconds"))
     var drainSeconds: String?
 
@@ -180,6 +185,7 @@ struct ServerCommand: ParsableCommand {
         values[.readQuorum] = readQuorum
         values[.writeQuorum] = writeQuorum
         values[.repairSeconds] = repairSeconds
+        values[.uploadSeconds] = uploadSeconds
         values[.drainSeconds] = drainSeconds
         values[.corsOrigins] = corsOrigins
         values[.etcd] = etcd

@@ -188,8 +188,11 @@ struct WorkerParts: Sendable {
         }
         self.housekeeping = Housekeeping(
             node: node, keeper: keeper, registry: registry, leases: LeaseStore(control: control),
-            ringOperator: ringOperator, jobs: jobs, recovery: recovery, antiEntropy: antiEntropy, peers: peers,
-            clock: clock, logger: logger,
+            ringOperator: ringOperator, jobs: jobs, recovery: recovery, antiEntropy: antiEntropy,
+            chunkSweep: ChunkSweep(
+                node: node, pairs: pairs, store: bound, loop: loop, clock: clock, logger: logger,
+                uploadSeconds: configuration.uploadSeconds),
+            peers: peers, clock: clock, logger: logger,
             drained: { (try? await loop.submit { bound.value.drainedEpoch }.get()) ?? .none }, snapshots: snapshots,
             hints: hints, heartbeats: heartbeats, giveUpDisk: giveUpDisk,
             heard: { heartbeat, milliseconds in
@@ -223,6 +226,7 @@ struct WorkerParts: Sendable {
                 slow: configuration.slowRequestMilliseconds > 0
                     ? .milliseconds(Int64(configuration.slowRequestMilliseconds)) : nil, loop: loop))
         front.tracer = coordinator.tracer
+        front.uploadTime = .seconds(Int64(configuration.uploadSeconds))
         front.obstacle = { settings.settings?.evicts == true ? "\(MemcachedError.evicts)" : nil }
         front.origins = configuration.corsOrigins.flatMap { OriginList($0) }
         front.recovery = { recovery.note }

@@ -5,9 +5,9 @@ package import NIOCore
 /// A pair as it is stored and as it travels: a small header and the client's bytes in one buffer.
 ///
 /// Layout, integers big-endian: format (1 byte, = 1), flags (1 byte: 1 tombstone, 2 key inside, 4 content type inside,
-/// 8 expires, 16 client flags inside), version time (8 bytes), version writer (4 bytes); then, where flagged, the time
+/// 8 expires, 16 client flags inside, 32 manifest), version time (8 bytes), version writer (4 bytes); then, where flagged, the time
 /// of its expiry (8 bytes, milliseconds since 1970), the client flags (4 bytes), the key (2-byte length, bytes) and the
-/// content type (1-byte length, bytes); then the value. The version sits at a fixed place, so that an owner can stamp a
+/// content type (1-byte length, bytes); then the value, or that of a manifest (`LargeValue`). The version sits at a fixed place, so that an owner can stamp a
 /// buffer that is already encoded.
 package struct Envelope: Hashable, Sendable {
     package static let format: UInt8 = 1
@@ -24,14 +24,15 @@ package struct Envelope: Hashable, Sendable {
         static let contentTypeInside: UInt8 = 4
         static let expires: UInt8 = 8
         static let clientFlagsInside: UInt8 = 16
-        static let known: UInt8 = 31
+        static let manifest: UInt8 = 32
+        static let known: UInt8 = 63
     }
 
     /// The encoded form; always decodable.
     package private(set) var buffer: ByteBuffer
 
     /// - Parameters:
-    ///   - key: kept inside only where its stored form is a digest.
+    ///   - key: kept inside only where its stored form does not tell it.
     ///   - value: the client's bytes; ignored for a tombstone.
     ///   - expiryMilliseconds: from this time on, since 1970, the pair counts as deleted; a tombstone is kept until
     ///     then (where its version does not say when it was made).
@@ -40,10 +41,31 @@ package struct Envelope: Hashable, Sendable {
         key: Key, storedKey: StoredKey, value: ByteBuffer, version: Version = .none, isTombstone: Bool = false,
         contentType: String? = nil, expiryMilliseconds: UInt64? = nil, clientFlags: UInt32 = 0
     ) {
+        self.init(
+            key: key, storedKey: storedKey, value: value, version: version, isTombstone: isTombstone,
+            contentType: contentType, expiryMilliseconds: expiryMilliseconds, clientFlags: clientFlags, otherFlags: 0)
+    }
+
+    /// The manifest of a value that is stored in chunks.
+    package init(
+        key: Key, storedKey: StoredKey, manifest: LargeValue, contentType: String? = nil,
+        expiryMilliseconds: UInt64? = nil, clientFlags: UInt32 = 0
+    ) {
+        self.init(
+            key: key, storedKey: storedKey, value: manifest.encoded, version: .none, isTombstone: false,
+            contentType: contentType, expiryMilliseconds: expiryMilliseconds, clientFlags: clientFlags,
+            otherFlags: Flags.manifest)
+    }
+
+    private init(
+        key: Key, storedKey: StoredKey, value: ByteBuffer, version: Version, isTombstone: Bool, contentType: String?,
+        expiryMilliseconds: UInt64?, clientFlags: UInt32, otherFlags: UInt8
+    ) {
         let expiry = expiryMilliseconds
-        var flags: UInt8 = 0
+        let isKeyInside = storedKey.isDigest || storedKey.isChunk
+        var flags = otherFlags
         if isTombstone { flags |= Flags.tombstone }
-        if storedKey.isDigest { flags |= Flags.keyInside }
+        if isKeyInside { flags |= Flags.keyInside }
         let type = contentType.flatMap { $0.utf8.count <= Limits.contentTypeBytes ? $0 : nil }
         if type != nil { flags |= Flags.contentTypeInside }
         if expiry != nil { flags |= Flags.expires }
@@ -53,11 +75,11 @@ package struct Envelope: Hashable, Sendable {
         var buffer = ByteBuffer()
         buffer.reserveCapacity(
             Envelope.longestHeaderBytes + Envelope.clientFlagsBytes + value.readableBytes
-                + (storedKey.isDigest ? key.bytes.count + 2 : 0))
+                + (isKeyInside ? key.bytes.count + 2 : 0))
         buffer.writeMultipleIntegers(Envelope.format, flags, version.time, version.writer)
         if let expiry { buffer.writeInteger(expiry) }
         if hasClientFlags { buffer.writeInteger(clientFlags) }
-        if storedKey.isDigest {
+        if isKeyInside {
             buffer.writeInteger(UInt16(key.bytes.count))
             buffer.writeBytes(key.bytes)
         }
@@ -76,7 +98,7 @@ package struct Envelope: Hashable, Sendable {
             buffer.getInteger(at: buffer.readerIndex, as: UInt8.self) == Envelope.format,
             flags & ~Flags.known == 0, valueStart <= buffer.writerIndex, version.time <= Version.latestStoredTime
         else { return nil }
-        if isTombstone, valueStart != buffer.writerIndex { return nil }
+        if isTombstone, valueStart != buffer.writerIndex || isManifest { return nil }
         if let key = keyInside, !(1...Limits.keyBytes).contains(key.readableBytes) { return nil }
     }
 
@@ -108,18 +130,34 @@ package struct Envelope: Hashable, Sendable {
         return buffer.getInteger(at: headerEnd - Envelope.clientFlagsBytes) ?? 0
     }
 
+    /// Whether the value is in chunks, and this says where (docs/large-values.md).
+    package var isManifest: Bool { flags & Flags.manifest != 0 }
+
+    /// What a manifest says; nil where this is none.
+    package var largeValue: LargeValue? { isManifest ? LargeValue(value) : nil }
+
+    /// Of the client's value, in bytes, wherever it is.
+    package var valueLength: Int { largeValue?.length ?? buffer.writerIndex - valueStart }
+
     /// Whether the pair counts as missing: deleted, or expired.
     /// - Parameter now: the wall clock, in milliseconds since 1970.
     package func isGone(atMilliseconds now: UInt64) -> Bool {
         isTombstone || expiryMilliseconds.map { $0 <= now } ?? false
     }
 
-    /// The client's bytes, sharing this envelope's storage.
+    /// The client's bytes, sharing this envelope's storage; of a manifest, what says where they are.
     package var value: ByteBuffer {
         guard let value = buffer.getSlice(at: valueStart, length: buffer.writerIndex - valueStart) else {
             preconditionFailure("the header was checked")
         }
         return value
+    }
+
+    /// The pair of a manifest with all of its value inside, for those who give it out.
+    package func holding(_ value: ByteBuffer, of key: Key) -> Envelope {
+        Envelope(
+            key: key, storedKey: StoredKey(key), value: value, version: version, contentType: contentType,
+            expiryMilliseconds: expiryMilliseconds, clientFlags: clientFlags)
     }
 
     /// All but the value: the same pair with an empty one.
@@ -132,7 +170,7 @@ package struct Envelope: Hashable, Sendable {
         return head
     }
 
-    /// The client's key, where the stored key is only its digest.
+    /// The client's key, where the stored key does not tell it.
     package var keyInside: ByteBuffer? {
         guard flags & Flags.keyInside != 0 else { return nil }
         let start = headerEnd
@@ -142,7 +180,7 @@ package struct Envelope: Hashable, Sendable {
 
     /// The client's key of a pair that is stored under this one; nil where no client's key is stored so.
     package func clientKey(under key: StoredKey) -> Key? {
-        keyInside.flatMap { Key(Array($0.readableBytesView)) } ?? key.clientKey
+        key.isChunk ? nil : keyInside.flatMap { Key(Array($0.readableBytesView)) } ?? key.clientKey
     }
 
     package var contentType: String? {

@@ -29,6 +29,20 @@ package enum Limits {
     /// The largest value that memcached takes by default; the node asks memcached for its real limit when it starts.
     package static let defaultItemBytes = 1 << 20
 
+    /// The largest value of all, in chunks where memcached takes no item so large.
+    package static let valueBytes = 64 << 20
+    /// A chunk of a large value; less where memcached's item limit is less.
+    package static let chunkBytes = 256 << 10
+    /// Chunks of one value that are being written, or read, at the same time.
+    package static let chunkWindow = 4
+    /// How long a large value may take to arrive and be stored, in seconds, where the configuration does not say.
+    package static let uploadSeconds = 600
+    /// Uploads without a manifest that one host keeps in mind.
+    package static let watchedUploads = 100_000
+    /// How long what says that a chunk was deleted is kept, in seconds. (An older chunk that comes back is deleted
+    /// again.)
+    package static let chunkTombstoneSeconds = 3600
+
     /// Request line, after which 414.
     package static let requestTargetBytes = 16 << 10
     /// All header fields of a request, names and values, after which 431.

@@ -7,6 +7,9 @@ package import HashRing
 /// byte is outside 33…126 or is `%`. Where that is longer than 240 bytes, the rest is `%%` (which no encoding produces)
 /// and the SHA-256 of the client's key in hexadecimal digits, and the key itself is in the envelope.
 ///
+/// A chunk of a large value has its key's slot, and `%~` (which no encoding produces either), its upload in hexadecimal
+/// digits, a dot and the chunk's number instead.
+///
 /// A hint, which is a pair that a node keeps for others, has the same key with an `h` in front instead.
 ///
 /// Every byte is in 33…126, so that nothing a client sends reaches memcached's protocol unescaped.
@@ -51,6 +54,52 @@ package struct StoredKey: Hashable, Sendable {
     /// Of what a hint is to become.
     package var pair: StoredKey { StoredKey(self, as: .pair) }
 
+    /// A chunk of a large value; the number 0 is its label's.
+    package init(chunk number: Int, of upload: UploadID, in slot: Slot) {
+        var bytes: [UInt8] = []
+        bytes.reserveCapacity(StoredKey.prefixBytes + 40)
+        StoredKey.appendPrefix(of: slot, to: &bytes)
+        bytes += StoredKey.chunkMark
+        for byte in upload.bytes {
+            bytes.append(StoredKey.hexDigit(byte >> 4))
+            bytes.append(StoredKey.hexDigit(byte & 15))
+        }
+        bytes.append(UInt8(ascii: "."))
+        bytes += "\(number)".utf8
+        self.bytes = bytes
+    }
+
+    /// Whether it is of a chunk, or of a label.
+    package var isChunk: Bool { bytes.withUnsafeBytes { StoredKey.isChunk($0) } }
+
+    /// Of which upload, and which one of its chunks; nil where it is no chunk's.
+    package var chunk: (upload: UploadID, number: Int)? {
+        let rest = bytes.dropFirst(StoredKey.prefixBytes + StoredKey.chunkMark.count)
+        guard isChunk, let dot = rest.firstIndex(of: UInt8(ascii: ".")), dot - rest.startIndex == 2 * UploadID.byteCount
+        else { return nil }
+        var id: [UInt8] = []
+        for index in stride(from: rest.startIndex, to: dot, by: 2) {
+            guard let high = StoredKey.hexValue(rest[index]), let low = StoredKey.hexValue(rest[index + 1]) else {
+                return nil
+            }
+            id.append(high << 4 | low)
+        }
+        let digits = rest[(dot + 1)...]
+        guard let upload = UploadID(id), digits.allSatisfy({ (0x30...0x39).contains($0) }), digits.count <= 6,
+            let number = Int(String(decoding: digits, as: UTF8.self))
+        else { return nil }
+        // (One chunk has one key.)
+        return StoredKey(chunk: number, of: upload, in: slot).bytes == bytes ? (upload, number) : nil
+    }
+
+    private static let chunkMark = Array("%~".utf8)
+
+    /// Whether a stored key with these bytes is of a chunk, or of a label.
+    package static func isChunk(_ bytes: UnsafeRawBufferPointer) -> Bool {
+        bytes.count > prefixBytes + 2 && bytes[prefixBytes] == UInt8(ascii: "%")
+            && bytes[prefixBytes + 1] == UInt8(ascii: "~")
+    }
+
     private init(_ other: StoredKey, as kind: Kind) {
         var bytes = other.bytes
         bytes[0] = kind.rawValue
@@ -84,9 +133,9 @@ package struct StoredKey: Hashable, Sendable {
             && bytes[prefixBytes + 1] == UInt8(ascii: "%")
     }
 
-    /// The client's key; nil for a digest.
+    /// The client's key; nil for a digest, or a chunk.
     package var clientKey: Key? {
-        guard !isDigest else { return nil }
+        guard !isDigest, !isChunk else { return nil }
         var key: [UInt8] = []
         var index = StoredKey.prefixBytes
         while index < bytes.count {

@@ -44,14 +44,16 @@ package struct MetadumpScanner: Sendable {
     /// The keys of those slots that the predicate takes.
     /// - Parameters:
     ///   - kind: pairs, or hints.
+    ///   - onlyChunks: of pairs, only the chunks of large values.
     ///   - token: only those stored after the item that had this cas token.
     ///   - keys: how many are enough, roughly, those of the lowest slots; nil: as many as the scanner hands on.
     package func scan(
-        _ kind: StoredKey.Kind = .pair, newerThan token: UInt64? = nil, keys: Int? = nil,
+        _ kind: StoredKey.Kind = .pair, onlyChunks: Bool = false, newerThan token: UInt64? = nil, keys: Int? = nil,
         _ isWanted: @escaping @Sendable (Slot) -> Bool
     ) async throws -> Scan {
+        let selection = MetadumpReader.Selection(kind: kind, onlyChunks: onlyChunks, newerThan: token ?? 0)
         for _ in 0..<MetadumpScanner.busyTries {
-            if let scan = try await dump(kind, newerThan: token, keys, isWanted) { return scan }
+            if let scan = try await dump(selection, keys, isWanted) { return scan }
             try await Task.sleep(for: MetadumpScanner.busyPause)
         }
         throw MemcachedError.unavailable("memcached is busy with other dumps")
@@ -59,23 +61,23 @@ package struct MetadumpScanner: Sendable {
 
     /// Nil where memcached is busy with another dump.
     private func dump(
-        _ kind: StoredKey.Kind, newerThan token: UInt64?, _ keys: Int?, _ isWanted: @escaping @Sendable (Slot) -> Bool
+        _ selection: MetadumpReader.Selection, _ keys: Int?, _ isWanted: @escaping @Sendable (Slot) -> Bool
     ) async throws -> Scan? {
         try await withCheckedThrowingContinuation { continuation in
             OwnThread.start(named: "scan") {
-                continuation.resume(with: Result { try dumpHere(kind, newerThan: token, keys, isWanted) })
+                continuation.resume(with: Result { try dumpHere(selection, keys, isWanted) })
             }
         }
     }
 
     private func dumpHere(
-        _ kind: StoredKey.Kind, newerThan token: UInt64?, _ keys: Int?, _ isWanted: (Slot) -> Bool
+        _ selection: MetadumpReader.Selection, _ keys: Int?, _ isWanted: (Slot) -> Bool
     ) throws(MemcachedError) -> Scan? {
         var connection = try TextConnection(
             endpoint, timeoutMilliseconds: MetadumpScanner.silenceMilliseconds)
         try connection.send("lru_crawler metadump hash\r\n".utf8)
         var reader = MetadumpReader(
-            kind, wanted: Slot.all.map(isWanted), newerThan: token ?? 0,
+            selection, wanted: Slot.all.map(isWanted),
             maximumKeys: min(keys ?? limits.keys, limits.keys), maximumBytes: limits.bytes)
         var silences = 0
         while reader.state == .reading {
@@ -112,10 +114,17 @@ struct MetadumpReader {
         case failed(String)
     }
 
+    /// Which items are wanted, whatever their slot.
+    struct Selection {
+        var kind = StoredKey.Kind.pair
+        var onlyChunks = false
+        /// Items whose cas token is not above it are left out.
+        var newerThan: UInt64 = 0
+    }
+
     private(set) var state = State.reading
-    private let firstByte: UInt8
+    private let selection: Selection
     private let wanted: [Bool]
-    private let oldToken: UInt64
     private let maximumKeys: Int
     private let maximumBytes: Int
     private var keys = ScannedKeys()
@@ -129,13 +138,9 @@ struct MetadumpReader {
     /// The longest line of a dump: a key of 250 bytes, each as three, and some numbers.
     private static let lineBytes = 4096
 
-    /// - Parameter token: items whose cas token is not above it are left out.
-    init(
-        _ kind: StoredKey.Kind = .pair, wanted: [Bool], newerThan token: UInt64, maximumKeys: Int, maximumBytes: Int
-    ) {
-        self.firstByte = kind.rawValue
+    init(_ selection: Selection = Selection(), wanted: [Bool], maximumKeys: Int, maximumBytes: Int) {
+        self.selection = selection
         self.wanted = wanted
-        self.oldToken = token
         self.maximumKeys = maximumKeys
         self.maximumBytes = maximumBytes
     }
@@ -164,14 +169,14 @@ struct MetadumpReader {
         if line.starts(with: "key=".utf8) {
             let name = line[4...].prefix { $0 != UInt8(ascii: " ") }
             // Of another kind (a control key, say), or one of the others.
-            guard name.first == firstByte else { return }
+            guard name.first == selection.kind.rawValue else { return }
             let fields = line[name.endIndex...]
             guard let token = number(behind: " cas=", in: fields), let size = number(behind: " size=", in: fields)
             else {
                 state = .failed(String(decoding: line.prefix(80), as: UTF8.self))
                 return
             }
-            if token > oldToken { append(name, token: token, size: UInt32(clamping: size)) }
+            if token > selection.newerThan { append(name, token: token, size: UInt32(clamping: size)) }
         } else if line.starts(with: "END".utf8) {
             state = .ended
         } else if line.starts(with: "BUSY".utf8) {
@@ -217,7 +222,8 @@ struct MetadumpReader {
             }
         }
         guard let slot = StoredKey.slot(of: decoded), slot.value <= lastSlot, wanted[Int(slot.value)],
-            StoredKey(stored: decoded) != nil
+            StoredKey(stored: decoded) != nil,
+            !selection.onlyChunks || decoded.withUnsafeBytes({ StoredKey.isChunk($0) })
         else { return }
         keys.append(decoded, token: token, size: size)
         slots.append(slot.value)

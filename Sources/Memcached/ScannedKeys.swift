@@ -55,7 +55,7 @@ package struct ScannedKeys: Sendable {
         sizes.append(size)
     }
 
-    /// Those behind a mark that may be of clients' keys with a prefix, in the order of their bytes.
+    /// Those behind a mark that may be of clients' keys with a prefix, in the order of their bytes; no chunks.
     /// - Parameter rest: as `StoredKey.rest(ofPrefix:)` has it.
     package func inOrder(after mark: ListingMark, prefix rest: [UInt8]) -> ScannedKeys {
         let order = arena.bytes.withUnsafeBytes { bytes in
@@ -63,7 +63,9 @@ package struct ScannedKeys: Sendable {
                 UnsafeRawBufferPointer(rebasing: bytes[arena.range(of: index)])
             }
             let wanted = mark.bytes.withUnsafeBytes { mark in
-                (0..<count).filter { mark.precedes(name($0)) && StoredKey.mayHavePrefix(rest, name($0)) }
+                (0..<count).filter {
+                    mark.precedes(name($0)) && StoredKey.mayHavePrefix(rest, name($0)) && !StoredKey.isChunk(name($0))
+                }
             }
             return wanted.sorted { name($0).precedes(name($1)) }
         }

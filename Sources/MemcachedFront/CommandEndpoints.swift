@@ -23,7 +23,7 @@ extension CommandHandler {
     func find(_ key: Key, touch: ExpirationTime?, _ completion: @escaping (GetRun.Found) -> Void) {
         guard let touch else {
             return front.store.read(key, nil) { result in
-                completion(result.map { held in self.living(held).map { ($0, $0.version) } })
+                self.whole(result.map { held in self.living(held).map { ($0, $0.version) } }, of: key, completion)
             }
         }
         // (The answer is the pair as it is from now on, also where that is gone at once.)
@@ -31,16 +31,45 @@ extension CommandHandler {
         update(key) { pair in
             guard let pair else { return .refuse(.missing) }
             found = pair
-            return self.replacement(for: key, pair, value: pair.value, expiry: touch)
+            return self.replacement(for: key, pair, value: nil, expiry: touch)
         } completion: { end in
             switch end {
             case .written(let version, let written):
                 let pair = written.isTombstone ? found ?? written : written
-                completion(.success((pair, version)))
+                self.whole(.success((pair, version)), of: key, completion)
             case .refused: completion(.success(nil))
             case .failed(let failure): completion(.failure(failure))
             }
         }
+    }
+
+    /// The same with the value inside, where that is stored in chunks.
+    private func whole(_ found: GetRun.Found, of key: Key, _ completion: @escaping (GetRun.Found) -> Void) {
+        guard case .success((let pair, let version)?) = found, pair.isManifest else { return completion(found) }
+        guard let large = pair.largeValue else { return completion(.failure(.notApplied(.protocolViolation))) }
+        if front.isFull { return completion(.failure(.notApplied(.overloaded))) }
+        let (store, front, trace) = (front.store, front, front.store.asker)
+        let read = LargeRead(large, 0..<large.length, of: key) { chunk, isStrict, completion in
+            store.asking(for: trace) { store.read(stored: chunk, isStrict ? .strict : nil, completion: completion) }
+        }
+        var value = ByteBuffer()
+        front.hold(large.length)
+        func takeNext() {
+            read.take { result in
+                switch result {
+                case .success(let piece?):
+                    value.writeImmutableBuffer(piece)
+                    return takeNext()
+                case .success(nil):
+                    completion(.success((pair.holding(value, of: key), version)))
+                // (It was overwritten meanwhile; the next get finds what is there now.)
+                case .failure(.missing): completion(.failure(.notApplied(.contended)))
+                case .failure(.failed(let failure)): completion(.failure(failure))
+                }
+                front.hold(-large.length)
+            }
+        }
+        takeNext()
     }
 
     func metaGet(
@@ -122,7 +151,7 @@ extension CommandHandler {
             }
             if let cas = store.cas, cas != pair.version.casUnique { return .refuse(.exists) }
             // (Before it is made: two values may be twice as large as anything that may be held.)
-            guard pair.value.readableBytes + store.value.readableBytes <= self.front.store.itemBytes else {
+            guard pair.valueLength + store.value.readableBytes <= self.front.store.itemBytes else {
                 return .refuse(.tooLarge)
             }
             var value = pair.value
@@ -286,20 +315,26 @@ extension CommandHandler {
     }
 
     /// The pair with another value, or another expiry.
-    /// - Parameter expiry: nil: it stays.
+    /// - Parameters:
+    ///   - value: nil: it stays, wherever it is.
+    ///   - expiry: nil: it stays.
     private func replacement(
-        for key: Key, _ held: Envelope, value: ByteBuffer, expiry: ExpirationTime?
+        for key: Key, _ held: Envelope, value: ByteBuffer?, expiry: ExpirationTime?
     ) -> PairUpdate<Refusal>.Decision {
         let resolve = { (now: UInt64) in
             expiry?.resolved(atMilliseconds: now)
                 ?? held.expiryMilliseconds.map { ExpirationTime.Resolved.at($0) } ?? .never
         }
-        return pair(key, value, contentType: held.contentType, held.clientFlags, resolve, isConditional: true)
+        return pair(
+            key, value ?? held.value, contentType: held.contentType, held.clientFlags, resolve, isConditional: true,
+            manifest: value == nil ? held.largeValue : nil)
     }
 
+    /// - Parameter manifest: of the value, where that is stored in chunks.
     private func pair(
         _ key: Key, _ value: ByteBuffer, contentType: String?, _ flags: UInt32,
-        _ expiry: (_ now: UInt64) -> ExpirationTime.Resolved, isConditional: Bool
+        _ expiry: (_ now: UInt64) -> ExpirationTime.Resolved, isConditional: Bool,
+        manifest: LargeValue? = nil
     ) -> PairUpdate<Refusal>.Decision {
         let storedKey = StoredKey(key)
         let beside = (contentType.map { 1 + $0.utf8.count } ?? 0) + (flags == 0 ? 0 : Envelope.clientFlagsBytes)
@@ -313,6 +348,13 @@ extension CommandHandler {
         // What is gone at once is deleted: that is remembered for longer than what has expired, and older copies don't
         // return.
         case .gone: return tombstone(of: key, isConditional: isConditional)
+        }
+        if let manifest {
+            return .replace(
+                storedKey,
+                Envelope(
+                    key: key, storedKey: storedKey, manifest: manifest, contentType: contentType,
+                    expiryMilliseconds: expiryMilliseconds, clientFlags: flags))
         }
         return .replace(
             storedKey,

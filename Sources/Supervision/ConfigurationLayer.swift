@@ -4,7 +4,7 @@ private import FoundationEssentials
 
 /// What can be set, by its name in the configuration file.
 package enum Setting: String, Sendable, CaseIterable {
-    case node, listen, workers, memcached, stateDirectory, snapshotSeconds, appendLog, repairSeconds
+    case node, listen, workers, memcached, stateDirectory, snapshotSeconds, appendLog, repairSeconds, uploadSeconds
     case consistency, readQuorum, writeQuorum, requestDeadlineMilliseconds, drainSeconds
     case corsOrigins
     case etcd, etcdPrefix, memcachedPort

@@ -33,6 +33,8 @@ package struct ServerConfiguration: Sendable, Hashable, Codable {
     package let writeQuorum: Int?
     /// How often this node compares what it holds with other replicas; 0: only after one has been away.
     package let repairSeconds: Int
+    /// How long a large value may take to arrive and be stored; the same on every node.
+    package let uploadSeconds: Int
     /// How long a leaving worker waits for its connections.
     package let drainSeconds: Int
     /// Origins whose pages may use `/keys` from a browser, between commas, or `*` for all; nil: none.
@@ -92,6 +94,7 @@ package struct ServerConfiguration: Sendable, Hashable, Codable {
             try found.parsed(.consistency, as: "strict or sloppy", { Consistency.Level(rawValue: $0) }) ?? .sloppy
         self.readQuorum = try found.number(.readQuorum, in: 1...Limits.replicas)
         self.writeQuorum = try found.number(.writeQuorum, in: 1...Limits.replicas)
+        self.uploadSeconds = try found.number(.uploadSeconds, in: 1...86_400) ?? Limits.uploadSeconds
         self.repairSeconds = try found.number(.repairSeconds, in: 0...86_400) ?? 60
         self.drainSeconds = try found.number(.drainSeconds, in: 0...3600) ?? 10
         self.corsOrigins = try found.parsed(

@@ -63,6 +63,10 @@ final class FakeData: DataService {
         perform { result in
             completion(
                 result.map {
+                    if key.isChunk {
+                        self.chunks[key] = self.stamped(envelope)
+                        return self.chunks[key]!.version
+                    }
                     self.pairs[self.name(key, envelope)] = self.stamped(envelope)
                     return self.pairs[self.name(key, envelope)]!.version
                 })
@@ -103,8 +107,19 @@ final class FakeData: DataService {
         }
     }
 
-    func readHere(_ key: Key, completion: @escaping (Result<Envelope?, OperationFailure>) -> Void) {
-        perform { completion($0.map { self.here[key] }) }
+    func readHere(_ key: StoredKey, completion: @escaping (Result<Envelope?, OperationFailure>) -> Void) {
+        perform { completion($0.map { key.isChunk ? self.chunks[key] : self.here[key.clientKey!] }) }
+    }
+
+    /// Chunks of large values.
+    var chunks: [StoredKey: Envelope] = [:]
+
+    func read(
+        stored key: StoredKey, _ consistency: Consistency?,
+        completion: @escaping (Result<Envelope?, OperationFailure>) -> Void
+    ) {
+        wanted = consistency
+        perform { completion($0.map { self.chunks[key] }) }
     }
 
     func writeHere(
@@ -158,7 +173,7 @@ actor FakeOperators: OperatorService {
     var installed: [Ring] = []
     var standbys: [NodeID] = []
     var changes: [ChangeRequest] = []
-    var batches: [[(key: Key, value: ByteBuffer)]] = []
+    var batches: [[(key: Key, value: ByteBuffer?)]] = []
     /// Fails once all batches were handed over.
     var breaksOff = false
 
@@ -177,7 +192,7 @@ actor FakeOperators: OperatorService {
 
     func set(error: OperatorError?) { self.error = error }
 
-    func set(batches: [[(key: Key, value: ByteBuffer)]], breaksOff: Bool = false) {
+    func set(batches: [[(key: Key, value: ByteBuffer?)]], breaksOff: Bool = false) {
         self.batches = batches
         self.breaksOff = breaksOff
     }
@@ -203,7 +218,7 @@ actor FakeOperators: OperatorService {
         return 3
     }
 
-    func forEachPair(_ body: @Sendable ([(key: Key, value: ByteBuffer)]) async throws -> Void) async throws {
+    func forEachPair(_ body: @Sendable ([(key: Key, value: ByteBuffer?)]) async throws -> Void) async throws {
         for batch in batches { try await body(batch) }
         if breaksOff { throw OperatorError.unreachable("a test broke it off") }
     }

@@ -34,6 +34,16 @@ final class FakeStore: PairStore {
         }
     }
 
+    /// Chunks of large values.
+    var chunks: [StoredKey: Envelope] = [:]
+
+    func read(
+        stored key: StoredKey, _ consistency: Consistency?,
+        completion: @escaping (Result<Envelope?, OperationFailure>) -> Void
+    ) {
+        perform("chunk \(key.chunk?.number ?? -1)") { completion($0.map { self.chunks[key] }) }
+    }
+
     func write(
         _ key: StoredKey, _ envelope: Envelope, _ consistency: Consistency?,
         completion: @escaping (Result<Version, OperationFailure>) -> Void

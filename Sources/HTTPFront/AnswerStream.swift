@@ -2,16 +2,25 @@
 
 internal import NIOCore
 
-/// An answer while it is being written: JSON in pieces, each handed over only once the one before it has gone to the
-/// channel, so that one piece at most waits here. Belongs to its connection's event loop.
-final class JSONStream {
+/// An answer while it is being written: in pieces, each handed over only once the one before it has gone to the channel,
+/// so that one piece at most waits here. Belongs to its connection's event loop.
+final class AnswerStream {
     /// The connection ended before the answer did.
     struct Abandoned: Error {}
 
-    private let opening: StaticString
+    /// What it is.
+    enum Form {
+        /// JSON of unknown length; what stands before the first piece.
+        case json(opening: StaticString)
+        /// The bytes that this answer's head tells of.
+        case value(Answer)
+    }
+
+    let form: Form
     private var ending = ""
     private var pending: (piece: ByteBuffer, taken: EventLoopPromise<Void>)?
-    private var isChunked = true
+    /// In HTTP's chunks.
+    private var isChunked = false
     private var hasPieces = false
     private var isAbandoned = false
     private var confirmation: EventLoopPromise<Void>?
@@ -23,12 +32,11 @@ final class JSONStream {
 
     var hasPending: Bool { pending != nil }
 
-    /// - Parameter opening: what stands before the first piece.
-    init(opening: StaticString) { self.opening = opening }
+    init(_ form: Form) { self.form = form }
 
     // MARK: The producer's side
 
-    /// Members or elements as JSON text, separated by commas; the promise is kept once the next may come.
+    /// Of JSON, members or elements, separated by commas; the promise is kept once the next may come.
     func push(_ piece: ByteBuffer, taken: EventLoopPromise<Void>) {
         guard !isAbandoned, pending == nil else { return taken.fail(Abandoned()) }
         if piece.readableBytes == 0 { return taken.succeed() }
@@ -46,10 +54,31 @@ final class JSONStream {
 
     // MARK: The connection's side
 
-    func begin(isChunked: Bool, isLast: Bool) {
+    /// Writes the head.
+    /// - Parameter endsConnection: whether nothing follows it in any case.
+    func begin(for trait: AnswerQueue<FrontRequest>.Trait, endsConnection: Bool, into out: inout ByteBuffer) {
         hasBegun = true
-        self.isChunked = isChunked
-        self.isLast = isLast
+        switch form {
+        case .json:
+            isChunked = !trait.isHTTP10
+            isLast = endsConnection || trait.isHTTP10
+            AnswerEncoder.beginStream(
+                isChunked: isChunked, isLast ? .close : .keepAlive, crossOrigin: trait.crossOrigin, into: &out)
+        case .value(let answer):
+            isLast = endsConnection
+            // (Its body comes in pieces.)
+            _ = AnswerEncoder.encode(
+                answer, isHead: false, isLast ? .close : trait.isHTTP10 ? .keepAliveExplicitly : .keepAlive,
+                crossOrigin: trait.crossOrigin, into: &out)
+        }
+    }
+
+    /// As what it is counted once it is whole.
+    var status: Answer.Status {
+        switch form {
+        case .json: .ok
+        case .value(let answer): answer.status
+        }
     }
 
     func takePending() -> ByteBuffer? {
@@ -61,6 +90,7 @@ final class JSONStream {
 
     /// What stands before a piece.
     func openFrame(_ piece: ByteBuffer, into out: inout ByteBuffer) {
+        guard case .json(let opening) = form else { return }
         let before: StaticString = hasPieces ? "," : opening
         if isChunked { AnswerEncoder.beginChunk(piece.readableBytes + before.utf8CodeUnitCount, into: &out) }
         out.writeStaticString(before)
@@ -79,6 +109,7 @@ final class JSONStream {
     }
 
     func writeEnd(into out: inout ByteBuffer) {
+        guard case .json(let opening) = form else { return }
         let end = (hasPieces ? "" : opening.description) + ending
         guard isChunked else {
             out.writeString(end)
