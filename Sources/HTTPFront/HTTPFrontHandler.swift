@@ -314,7 +314,8 @@ package final class HTTPFrontHandler: ChannelInboundHandler {
             }
             stream.confirm()
         }
-        guard stream.isFinished, !stream.hasPending else { return false }
+        // (What confirms a piece may find out at once that there is no other one.)
+        guard stream.isFinished, !stream.hasPending, stream.failure == nil else { return false }
         let time = front.metrics.answered(trait.kind, stream.status, nil, since: trait.since)
         front.log.answered(trait, stream.status, nil, after: time)
         if !trait.isHead { stream.writeEnd(into: &out) }

@@ -190,20 +190,20 @@ struct KeyTests {
         #expect(connection.ask(getRequest("/keys/a"))?.headers["content-type"] == long)
     }
 
-    @Test("a value may fill an item, its type counted, and no more")
+    @Test("a value of any size up to the largest comes back, in one item or in chunks")
     func sizes() throws {
         let connection = try TestConnection()
-        connection.data.itemBytes = 4096
-        let most = 4096 - Limits.itemOverheadBytes
-        let type = "text/plain"
-        let field = "Content-Type: \(type)\r\n"
-        #expect(connection.ask(Self.put("/keys/a", String(repeating: "v", count: most)))?.status == 204)
-        let rest = most - 1 - type.utf8.count
-        #expect(connection.ask(Self.put("/keys/a", String(repeating: "v", count: rest), field))?.status == 204)
-        let over = connection.ask(Self.put("/keys/a", String(repeating: "v", count: rest + 1), field))
-        #expect(try Self.problem(over).status == 413)
-        #expect(
-            try Self.problem(connection.ask(Self.put("/keys/a", String(repeating: "v", count: 5000)))).status == 413)
+        connection.data.itemBytes = 8192
+        let limit = 8192 - Limits.itemOverheadBytes
+        for size in [1, 2000, 2048, 2049, limit - 5000, limit - 1, limit, limit + 1, 10_000, 100_000] {
+            let value = String(repeating: "v", count: size)
+            #expect(connection.ask(Self.put("/keys/a", value, "Content-Type: text/plain\r\n"))?.status == 204)
+            let found = connection.ask(getRequest("/keys/a"))
+            #expect(found?.text == value && found?.headers["content-type"] == "text/plain", "\(size) bytes")
+        }
+        #expect(connection.data.pairs[Key(Array("a".utf8))!]?.largeValue?.length == 100_000)
+        connection.send("PUT /keys/a HTTP/1.1\r\nHost: kv\r\nContent-Length: \(Limits.valueBytes + 1)\r\n\r\n")
+        #expect(try Self.problem(connection.answers().first).status == 413)
     }
 
     @Test("time to live and consistency are in the query")

@@ -162,6 +162,51 @@ struct ListTests {
         try await live.end()
     }
 
+    @Test("a large value is exported with its chunks before it, by itself, and imported in that order")
+    func largeValue() async throws {
+        let live = try await LiveFront()
+        let client = LiveClient(live.port)
+        let key = Key("a")!
+        let others = (0..<100).map { Key("\($0)")! }
+        let small = try #require(others.first { StoredKey($0) < StoredKey(key) })
+        let last = try #require(others.first { StoredKey(key) < StoredKey($0) })
+        let large = LargeValue(upload: .random(), length: 25, chunkBytes: 10)
+        var manifest = Envelope(key: key, storedKey: StoredKey(key), manifest: large)
+        manifest.stamp(Version(time: 5 << 12, writer: 7))
+        let chunks = (0...3).map { number -> (StoredKey, Envelope) in
+            let name = StoredKey(chunk: number, of: large.upload, in: key.slot)
+            let value = ByteBuffer(string: number == 0 ? "" : number == 3 ? "12345" : "1234567890")
+            return (
+                name, Envelope(key: key, storedKey: name, value: value, version: Version(time: 4 << 12, writer: 7))
+            )
+        }
+        let pairs = [(small, Self.record(small, 5 << 12)), (key, manifest), (last, Self.record(last, 5 << 12))]
+        await live.operators.set(parts: [
+            Self.part(pairs, isLast: true, isWhole: true),
+            Self.part(Array(pairs.dropFirst()), isLast: true, isWhole: true),
+            Self.part(Array(pairs.dropFirst()), isLast: true, isWhole: true),
+        ])
+        let before = try #require(await client.ask(getRequest("/keys:export")))
+        #expect(before.headers["x-kv-cursor"] == ListingMark(through: StoredKey(small)).cursor)
+        #expect(await client.ask(getRequest("/keys:export"))?.status == 503, "its chunks are not there")
+        try await live.loop.submit {
+            (live.front.value.data as? FakeData)?.chunks = Dictionary(uniqueKeysWithValues: chunks)
+        }.get()
+        let alone = try #require(await client.ask(getRequest("/keys:export")))
+        #expect(alone.headers["x-kv-cursor"] == ListingMark(through: StoredKey(key)).cursor)
+        try await live.loop.submit { (live.front.value.data as? FakeData)?.chunks = [:] }.get()
+
+        let head = "POST /keys:import HTTP/1.1\r\nHost: kv\r\nContent-Length: \(alone.body.count)\r\n\r\n"
+        #expect(await client.ask(Array(head.utf8) + alone.body)?.text == "{\"stored\":1,\"kept\":0}\n")
+        let read = await client.ask(getRequest("/keys/a"))
+        #expect((read?.text, read?.headers["etag"]) == ("1234567890123456789012345", "\"\(manifest.version)\""))
+        let isFresh = try await live.loop.submit {
+            (live.front.value.data as? FakeData)?.chunks.values.allSatisfy { $0.version.time != 4 << 12 }
+        }.get()
+        #expect(isFresh == true, "chunks come back under new versions")
+        try await live.end()
+    }
+
     @Test("an import that fails says so, and may be sent again")
     func failing() async throws {
         let live = try await LiveFront()
