@@ -9,8 +9,8 @@ package import NIOCore
 extension HostPairs {
     private static let restPause = Duration.milliseconds(1)
 
-    /// Hands on every pair that a client could read, in batches: not those that are deleted or expired. Of a large value
-    /// (it is in chunks, maybe elsewhere) there is the key alone.
+    /// Hands on every pair that a client could read, in batches: not those that are deleted or expired. Of a large
+    /// value (it is in chunks, maybe elsewhere) there is the key alone.
     /// - Parameter wallMilliseconds: this host's wall clock.
     package func forEachPair(
         wallMilliseconds: @Sendable () -> UInt64, _ body: ([(key: Key, value: ByteBuffer?)]) async throws -> Void

@@ -4,8 +4,8 @@ private import HashRing
 package import KeyValue
 package import NIOCore
 
-/// Reads the chunks of a large value in their order, some ahead of whoever takes them (docs/large-values.md). Belongs to
-/// one event loop.
+/// Reads the chunks of a large value in their order, some ahead of whoever takes them (docs/large-values.md). Belongs
+/// to one event loop.
 package final class LargeRead {
     package enum Failure: Error, Hashable {
         /// The manifest that named it is of an older pair by now, or came from a replica that is behind.

@@ -2,8 +2,8 @@
 
 package import KeyValue
 
-/// Since when a host has found uploads that no manifest names (docs/large-values.md). A value without IO; it may be lost
-/// at any time, and begins anew.
+/// Since when a host has found uploads that no manifest names (docs/large-values.md). A value without IO; it may be
+/// lost at any time, and begins anew.
 package struct UploadWatch {
     private struct Finding {
         let label: Version

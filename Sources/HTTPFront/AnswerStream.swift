@@ -2,8 +2,8 @@
 
 internal import NIOCore
 
-/// An answer while it is being written: in pieces, each handed over only once the one before it has gone to the channel,
-/// so that one piece at most waits here. Belongs to its connection's event loop.
+/// An answer while it is being written: in pieces, each handed over only once the one before it has gone to the
+/// channel, so that one piece at most waits here. Belongs to its connection's event loop.
 final class AnswerStream {
     /// The connection ended before the answer did.
     struct Abandoned: Error {}

@@ -4,7 +4,8 @@ internal import Cluster
 internal import KeyValue
 internal import NIOCore
 
-/// A body that is stored while it is being received. What it holds counts for the front's bound as long as it is wanted.
+/// A body that is stored while it is being received. What it holds counts for the front's bound as long as it is
+/// wanted.
 package final class Upload {
     let write: LargeWrite
     private let front: Front

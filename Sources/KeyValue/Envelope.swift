@@ -5,10 +5,10 @@ package import NIOCore
 /// A pair as it is stored and as it travels: a small header and the client's bytes in one buffer.
 ///
 /// Layout, integers big-endian: format (1 byte, = 1), flags (1 byte: 1 tombstone, 2 key inside, 4 content type inside,
-/// 8 expires, 16 client flags inside, 32 manifest), version time (8 bytes), version writer (4 bytes); then, where flagged, the time
-/// of its expiry (8 bytes, milliseconds since 1970), the client flags (4 bytes), the key (2-byte length, bytes) and the
-/// content type (1-byte length, bytes); then the value, or that of a manifest (`LargeValue`). The version sits at a fixed place, so that an owner can stamp a
-/// buffer that is already encoded.
+/// 8 expires, 16 client flags inside, 32 manifest), version time (8 bytes), version writer (4 bytes); then, where
+/// flagged, the time of its expiry (8 bytes, milliseconds since 1970), the client flags (4 bytes), the key (2-byte
+/// length, bytes) and the content type (1-byte length, bytes); then the value, or a manifest's (`LargeValue`). The
+/// version sits at a fixed place, so that an owner can stamp a buffer that is already encoded.
 package struct Envelope: Hashable, Sendable {
     package static let format: UInt8 = 1
     package static let headerBytes = 14
