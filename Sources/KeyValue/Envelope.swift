@@ -153,13 +153,6 @@ package struct Envelope: Hashable, Sendable {
         return value
     }
 
-    /// The pair of a manifest with all of its value inside, for those who give it out.
-    package func holding(_ value: ByteBuffer, of key: Key) -> Envelope {
-        Envelope(
-            key: key, storedKey: StoredKey(key), value: value, version: version, contentType: contentType,
-            expiryMilliseconds: expiryMilliseconds, clientFlags: clientFlags)
-    }
-
     /// All but the value: the same pair with an empty one.
     package var head: Envelope {
         guard let bytes = buffer.getBytes(at: buffer.readerIndex, length: valueStart - buffer.readerIndex) else {

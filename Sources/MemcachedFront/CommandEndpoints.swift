@@ -23,7 +23,7 @@ extension CommandHandler {
     func find(_ key: Key, touch: ExpirationTime?, _ completion: @escaping (GetRun.Found) -> Void) {
         guard let touch else {
             return front.store.read(key, nil) { result in
-                self.whole(result.map { held in self.living(held).map { ($0, $0.version) } }, of: key, completion)
+                completion(result.map { held in self.living(held).map { ($0, $0.version) } })
             }
         }
         // (The answer is the pair as it is from now on, also where that is gone at once.)
@@ -35,41 +35,11 @@ extension CommandHandler {
         } completion: { end in
             switch end {
             case .written(let version, let written):
-                let pair = written.isTombstone ? found ?? written : written
-                self.whole(.success((pair, version)), of: key, completion)
+                completion(.success((written.isTombstone ? found ?? written : written, version)))
             case .refused: completion(.success(nil))
             case .failed(let failure): completion(.failure(failure))
             }
         }
-    }
-
-    /// The same with the value inside, where that is stored in chunks.
-    private func whole(_ found: GetRun.Found, of key: Key, _ completion: @escaping (GetRun.Found) -> Void) {
-        guard case .success((let pair, let version)?) = found, pair.isManifest else { return completion(found) }
-        guard let large = pair.largeValue else { return completion(.failure(.notApplied(.protocolViolation))) }
-        if front.isFull { return completion(.failure(.notApplied(.overloaded))) }
-        let (store, front, trace) = (front.store, front, front.store.asker)
-        let read = LargeRead(large, 0..<large.length, of: key) { chunk, isStrict, completion in
-            store.asking(for: trace) { store.read(stored: chunk, isStrict ? .strict : nil, completion: completion) }
-        }
-        var value = ByteBuffer()
-        front.hold(large.length)
-        func takeNext() {
-            read.take { result in
-                switch result {
-                case .success(let piece?):
-                    value.writeImmutableBuffer(piece)
-                    return takeNext()
-                case .success(nil):
-                    completion(.success((pair.holding(value, of: key), version)))
-                // (It was overwritten meanwhile; the next get finds what is there now.)
-                case .failure(.missing): completion(.failure(.notApplied(.contended)))
-                case .failure(.failed(let failure)): completion(.failure(failure))
-                }
-                front.hold(-large.length)
-            }
-        }
-        takeNext()
     }
 
     func metaGet(
@@ -81,8 +51,17 @@ extension CommandHandler {
             switch found {
             case .success((let pair, let version)?):
                 let facts = Reply.Facts(pair, version, atMilliseconds: self.front.store.wallMilliseconds)
-                let value = withValue && version.casUnique != cas ? pair.value : nil
-                self.complete(id, command, CommandAnswer(.hit, .meta("HD", wanted, facts, value: value)))
+                guard withValue, version.casUnique != cas else {
+                    return self.complete(id, command, CommandAnswer(.hit, .meta("HD", wanted, facts)))
+                }
+                if pair.isManifest {
+                    guard let large = pair.largeValue else {
+                        return self.complete(id, command, CommandAnswer(.notApplied(.protocolViolation)))
+                    }
+                    let lines = Reply.meta("VA", wanted, facts, largeValueBytes: large.length)
+                    return self.stream(ValueStream(large, of: key, behind: lines, self.front), command, id)
+                }
+                self.complete(id, command, CommandAnswer(.hit, .meta("HD", wanted, facts, value: pair.value)))
             case .success(nil):
                 let reply = command.isQuiet ? nil : Reply.meta("EN", wanted, nil)
                 self.complete(id, command, CommandAnswer(.miss, reply))
@@ -150,8 +129,9 @@ extension CommandHandler {
                 return self.newPair(key, store)
             }
             if let cas = store.cas, cas != pair.version.casUnique { return .refuse(.exists) }
-            // (Before it is made: two values may be twice as large as anything that may be held.)
-            guard pair.valueLength + store.value.readableBytes <= self.front.store.itemBytes else {
+            // (Before it is made: two values may be twice as large as anything that may be held. One in chunks may be a
+            // little smaller than an item.)
+            guard !pair.isManifest, pair.valueLength + store.value.readableBytes <= self.front.store.itemBytes else {
                 return .refuse(.tooLarge)
             }
             var value = pair.value

@@ -40,6 +40,8 @@ package final class CommandHandler: ChannelDuplexHandler {
     // What is being done.
     private var queue = CommandQueue()
     private var gets: [CommandID: GetRun] = [:]
+    /// Single values that are given out in pieces, and what their commands take until then.
+    private var streams: [CommandID: (stream: ValueStream, heldBytes: Int)] = [:]
     private var heldBytes = 0
     private var isAdvancing = false
     private var hasNews = false
@@ -92,6 +94,7 @@ package final class CommandHandler: ChannelDuplexHandler {
         queue.removeAll()
         for run in gets.values { run.abandon() }
         gets = [:]
+        streams = [:]
         input = ByteBuffer()
         partial = nil
         heldInput = 0
@@ -246,6 +249,13 @@ package final class CommandHandler: ChannelDuplexHandler {
         advance()
     }
 
+    /// Answers with a value that is read as it is sent, once it is the command's turn.
+    func stream(_ value: ValueStream, _ command: Command, _ id: CommandID) {
+        guard !isEnding else { return }
+        streams[id] = (value, command.heldBytes)
+        advance()
+    }
+
     private func ask(_ run: GetRun) {
         // (One at a time while the worker holds as much as it may, so that what was begun comes to an end.)
         run.ask(front.isFull ? 1 : Limits.getWindow) { bytes in
@@ -275,10 +285,18 @@ package final class CommandHandler: ChannelDuplexHandler {
                 if isInputOver || isInputClosed || front.isLeaving, !isBacklogged { end() }
                 return
             case .unfinished(let id, let trait):
-                guard let run = gets[id], pump(run, trait) else { return }
-                gets[id] = nil
+                if let (stream, bytes) = streams[id] {
+                    guard pump(stream, trait) else { return }
+                    streams[id] = nil
+                    holdValue(-bytes)
+                } else if let run = gets[id] {
+                    guard pump(run, trait) else { return }
+                    gets[id] = nil
+                    holdValue(-run.heldBytes)
+                } else {
+                    return
+                }
                 queue.removeFront()
-                holdValue(-run.heldBytes)
                 // (A write may have waited for it.)
                 hasNews = true
             case .answer(let answer, let trait):
@@ -298,6 +316,19 @@ package final class CommandHandler: ChannelDuplexHandler {
     /// Writes what a get has; true once it is all there.
     private func pump(_ run: GetRun, _ trait: CommandQueue.Trait) -> Bool {
         while isWritable {
+            if let stream = run.stream {
+                switch send(stream) {
+                case .wait: return false
+                case .end: run.stream = nil
+                case .failure(let failure):
+                    run.stream = nil
+                    guard case .failure(_, let bytes) = run.giveUp(failure) else { return false }
+                    hold(-bytes)
+                    refuse(failure, trait, isCut: stream.hasBegun)
+                    return !stream.hasBegun
+                }
+                continue
+            }
             switch run.next() {
             case .wait:
                 ask(run)
@@ -307,12 +338,14 @@ package final class CommandHandler: ChannelDuplexHandler {
                 hold(-bytes)
                 write(reply)
                 ask(run)
+            case .large(let large, let key, let lines, bytes: let bytes):
+                hold(-bytes)
+                run.stream = ValueStream(large, of: key, behind: lines, front)
+                ask(run)
             case .failure(let failure, bytes: let bytes):
                 hold(-bytes)
                 // What was sent already stays true; the client learns that the rest is not known.
-                let answer = CommandAnswer(failure)
-                if let reply = answer.reply { write(reply) }
-                front.metrics.answered(trait.verb, answer.outcome, since: trait.since)
+                refuse(failure, trait, isCut: false)
                 return true
             case .end:
                 write(Reply("END"))
@@ -321,6 +354,58 @@ package final class CommandHandler: ChannelDuplexHandler {
             }
         }
         return false
+    }
+
+    /// Writes what a value in chunks has, as the answer of a command; true once it is all there.
+    private func pump(_ stream: ValueStream, _ trait: CommandQueue.Trait) -> Bool {
+        switch send(stream) {
+        case .wait: return false
+        case .end:
+            front.metrics.answered(trait.verb, .hit, since: trait.since)
+            return true
+        case .failure(let failure):
+            refuse(failure, trait, isCut: stream.hasBegun)
+            return !stream.hasBegun
+        }
+    }
+
+    private enum Sent {
+        /// For the next piece, or for room.
+        case wait
+        case end
+        case failure(OperationFailure)
+    }
+
+    private func send(_ stream: ValueStream) -> Sent {
+        while isWritable {
+            let isFirst = !stream.hasBegun
+            switch stream.next({ [weak self] in self?.advance() }) {
+            case .wait: return .wait
+            case .piece(let piece):
+                if isFirst { write(stream.lines) }
+                writeOut()
+                write(piece)
+            case .end:
+                out.writeStaticString("\r\n")
+                return .end
+            case .failure(let failure): return .failure(failure)
+            }
+        }
+        return .wait
+    }
+
+    /// Answers a command that can't be done, or not to its end.
+    /// - Parameter isCut: whether the client waits for the rest of a value: it sees that it does not come.
+    private func refuse(_ failure: OperationFailure, _ trait: CommandQueue.Trait, isCut: Bool) {
+        let answer = CommandAnswer(failure)
+        front.metrics.answered(trait.verb, answer.outcome, since: trait.since)
+        if !isCut {
+            if let reply = answer.reply { write(reply) }
+            return
+        }
+        writeOut()
+        context?.flush()
+        context?.close(promise: nil)
     }
 
     private func write(_ reply: Reply) {

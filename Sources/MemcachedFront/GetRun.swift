@@ -18,6 +18,8 @@ final class GetRun {
     private var first = 0
     private var isAbandoned = false
     private(set) var hasHit = false
+    /// The value that is being given out in pieces.
+    var stream: ValueStream?
     /// What its keys take until it is done.
     let heldBytes: Int
 
@@ -54,6 +56,8 @@ final class GetRun {
         case none
         /// - Parameter bytes: that are not kept any more.
         case value(Reply, bytes: Int)
+        /// The same of a value in chunks, which is yet to be read.
+        case large(LargeValue, Key, Reply, bytes: Int)
         /// The rest is not told, and not kept.
         case failure(OperationFailure, bytes: Int)
         case end
@@ -69,12 +73,23 @@ final class GetRun {
         switch found {
         case .success((let pair, let version)?):
             hasHit = true
-            return .value(.value(pair, of: key, cas: withCas ? version.casUnique : nil), bytes: GetRun.bytes(found))
+            let reply = Reply.value(pair, of: key, cas: withCas ? version.casUnique : nil)
+            guard pair.isManifest else { return .value(reply, bytes: GetRun.bytes(found)) }
+            guard let large = pair.largeValue else {
+                return giveUp(.notApplied(.protocolViolation), keeping: GetRun.bytes(found))
+            }
+            return .large(large, key, reply, bytes: GetRun.bytes(found))
         case .success(nil): return .none
         case .failure(let failure):
-            abandon()
-            return .failure(failure, bytes: window.reduce(0) { $0 + ($1.map(GetRun.bytes) ?? 0) })
+            return giveUp(failure)
         }
+    }
+
+    /// Ends it before its last key.
+    /// - Parameter bytes: that are kept beside what waits here.
+    func giveUp(_ failure: OperationFailure, keeping bytes: Int = 0) -> Next {
+        abandon()
+        return .failure(failure, bytes: window.reduce(bytes) { $0 + ($1.map(GetRun.bytes) ?? 0) })
     }
 
     private static func bytes(_ found: Found) -> Int {

@@ -37,18 +37,17 @@ package struct Reply: Hashable, Sendable {
         return nil
     }
 
-    /// `VALUE <key> <flags> <bytes> [<cas unique>]`, and the value.
+    /// `VALUE <key> <flags> <bytes> [<cas unique>]`, and the value, where that is not in chunks.
     package static func value(_ pair: Envelope, of key: Key, cas: UInt64?) -> Reply {
-        let value = pair.value
         var lines = ByteBuffer()
         lines.reserveCapacity(key.bytes.count + 48)
         lines.writeStaticString("VALUE ")
         lines.writeBytes(key.bytes)
         lines.writeStaticString(" ")
-        lines.writeString("\(pair.clientFlags) \(value.readableBytes)")
+        lines.writeString("\(pair.clientFlags) \(pair.valueLength)")
         if let cas { lines.writeString(" \(cas)") }
         lines.writeStaticString("\r\n")
-        return Reply(lines: lines, value: value)
+        return Reply(lines: lines, value: pair.isManifest ? nil : pair.value)
     }
 
     /// What a meta command's answer can say of the pair that it is about.
@@ -65,7 +64,7 @@ package struct Reply: Hashable, Sendable {
         package init(_ pair: Envelope, _ version: Version, atMilliseconds now: UInt64) {
             cas = version.casUnique
             clientFlags = pair.clientFlags
-            size = pair.value.readableBytes
+            size = pair.valueLength
             timeToLive = pair.expiryMilliseconds.map { $0 > now ? ($0 - now) / 1000 : 0 }
         }
     }
@@ -73,12 +72,17 @@ package struct Reply: Hashable, Sendable {
     /// - Parameters:
     ///   - code: `HD`, `EN` and so on; `VA` where there is a value.
     ///   - facts: nil where there is no pair to speak of: then only what the client sent comes back.
-    package static func meta(_ code: StaticString, _ wanted: MetaReply, _ facts: Facts?, value: ByteBuffer? = nil)
-        -> Reply
-    {
+    ///   - largeValueBytes: how many bytes follow, where they are not at hand.
+    package static func meta(
+        _ code: StaticString, _ wanted: MetaReply, _ facts: Facts?, value: ByteBuffer? = nil,
+        largeValueBytes: Int? = nil
+    ) -> Reply {
         var lines = ByteBuffer()
-        lines.writeStaticString(value == nil ? code : "VA ")
-        if let value { lines.writeString("\(value.readableBytes)") }
+        if let bytes = value?.readableBytes ?? largeValueBytes {
+            lines.writeString("VA \(bytes)")
+        } else {
+            lines.writeStaticString(code)
+        }
         for item in wanted.items {
             switch (item, facts) {
             case (.opaque(let word), _):

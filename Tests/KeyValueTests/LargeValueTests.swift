@@ -22,9 +22,6 @@ struct LargeValueTests {
             #expect(again.isManifest && again.largeValue == large && again.valueLength == 3_000_000)
             #expect((again.contentType, again.expiryMilliseconds, again.clientFlags) == ("image/png", 99, 7))
             #expect(again.clientKey(under: StoredKey(key)) == key && again.version == Version(time: 5, writer: 6))
-            let whole = again.holding(ByteBuffer(string: "all of it"), of: key)
-            #expect(!whole.isManifest && whole.value == ByteBuffer(string: "all of it"))
-            #expect((whole.version, whole.contentType, whole.clientFlags) == (again.version, "image/png", 7))
         }
         let plain = Envelope(key: Self.key, storedKey: StoredKey(Self.key), value: ByteBuffer(string: "abc"))
         #expect(!plain.isManifest && plain.largeValue == nil && plain.valueLength == 3)
