@@ -38,6 +38,7 @@ extension HTTPFrontHandler {
             return .failure(Refusal(answer: ErrorAnswer.bodyTooLarge(limit)))
         }
         guard bytes <= most else { return .failure(Refusal(answer: ErrorAnswer.bodyTooLarge(most))) }
+        if front.isFull { return .failure(Refusal(answer: ErrorAnswer.overloaded)) }
         if front.data.standing == .none { return .failure(Refusal(answer: ErrorAnswer.noRing)) }
         return namedKey(request).flatMap { key in
             expiry(request.withQuery { FormDecoder.bytes("ttl", in: $0, limit: 16) }).flatMap { expiry in
@@ -91,6 +92,8 @@ extension HTTPFrontHandler {
     ) {
         guard let large = answer.large else { return complete(id, answer) }
         guard large.range.count > 0 else { return complete(id, answer) }
+        // (Of many requests that began together, the first ones may have taken all the room.)
+        if front.isFull { return complete(id, ErrorAnswer.overloaded) }
         let consistency = (try? wantedConsistency(request, isWrite: false).get()) ?? nil
         let data = front.data
         let trace = queue.trace(of: id)

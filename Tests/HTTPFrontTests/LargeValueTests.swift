@@ -180,6 +180,19 @@ struct LargeValueTests {
         #expect(connection.front.heldBytes == 0)
     }
 
+    @Test("of many that are asked for at once no more are read than there is room for")
+    func pipelined() throws {
+        let connection = try TestConnection()
+        let large = LargeValue(upload: .random(), length: Limits.valueBytes, chunkBytes: Limits.chunkBytes)
+        connection.data.pairs[Self.key] = Envelope(key: Self.key, storedKey: StoredKey(Self.key), manifest: large)
+        connection.data.isSlow = true
+        connection.front.heldElsewhere = { Limits.frontBytes - 4 * Limits.chunkWindow * Limits.chunkBytes }
+        connection.send(String(repeating: getRequest("/keys/a"), count: 20))
+        #expect(connection.data.waiting.count == 20)
+        connection.data.release(Array(0..<20))
+        #expect(connection.front.heldBytes <= 6 * Limits.chunkWindow * Limits.chunkBytes)
+    }
+
     @Test("it is no number, and no part of a batch's answer is missing without a word")
     func elsewhere() throws {
         let connection = try Self.connection()
