@@ -128,9 +128,21 @@ package actor ChunkSweep {
             watch.forget(upload.id)
             return 0
         }
+        let name = StoredKey(chunk: 0, of: upload.id, in: key.slot)
+        guard
+            case .success(let condemned) = await write(
+                name, UploadLabel.condemned(of: key, under: name),
+                if: stored[0] == name
+                    ? Precondition(ifMatch: .versions([label.version])) : Precondition(ifNoneMatch: .any))
+        else {
+            watch.forget(upload.id)
+            return 0
+        }
         var deleted = 0
         // (The label last, and only behind all others: what is left of an upload is found again by it.)
-        for (chunk, outcome) in zip(stored, versions).reversed() {
+        var leftOver = zip(stored, versions).filter { $0.0 != name }
+        leftOver.insert((name, .version(condemned)), at: 0)
+        for (chunk, outcome) in leftOver.reversed() {
             guard case .version(let version) = outcome else { return deleted }
             switch await delete(chunk, of: key, if: version) {
             case .success: deleted += 1
@@ -158,10 +170,15 @@ package actor ChunkSweep {
         let keptUntil = clock.wallMilliseconds + UInt64(Limits.chunkTombstoneSeconds) * 1000
         let tombstone = Envelope(
             key: key, storedKey: chunk, value: ByteBuffer(), isTombstone: true, expiryMilliseconds: keptUntil)
+        return await write(chunk, tombstone, if: Precondition(ifMatch: .versions([version])))
+    }
+
+    private func write(
+        _ key: StoredKey, _ envelope: Envelope, if condition: Precondition
+    ) async -> Result<Version, OperationFailure> {
         let result = try? await loop.flatSubmit { [store, loop] in
             let promise = loop.makePromise(of: Result<Version, OperationFailure>.self)
-            let condition = Precondition(ifMatch: .versions([version]))
-            store.value.write(chunk, tombstone, if: condition, .strict) { promise.succeed($0) }
+            store.value.write(key, envelope, if: condition, .strict) { promise.succeed($0) }
             return promise.futureResult
         }.get()
         return result ?? .failure(.notApplied(.deadline))

@@ -144,6 +144,10 @@ package enum ErrorAnswer {
         .badRequest, "A cursor is taken as the page before gave it; the first page has none.")
     package static let badImport = refusal(
         .badRequest, "These are no records as /keys:export gives them.")
+    package static let chunksCollected = refusal(
+        .conflict,
+        "Parts of a large value are gone that were imported long before what names them. Import it again from its first record."
+    )
     package static let importOfTheFuture = refusal(
         .badRequest,
         "A record's version is ahead of this node's clock, and would win over what is written until then; see the clocks of this node and of the one that wrote it."

@@ -208,7 +208,13 @@ private final class ImportRun {
     private var stored = 0
     private var kept = 0
     /// After it nothing more is begun.
-    private var failure: OperationFailure?
+    private var failure: Failure?
+
+    private enum Failure: Error {
+        case operation(OperationFailure)
+        /// A manifest came too long after its chunks.
+        case chunksCollected
+    }
 
     /// - Parameter completion: called once.
     init(_ connection: HTTPFrontHandler, _ records: [SnapshotRecord], completion: @escaping (Answer) -> Void) {
@@ -229,8 +235,10 @@ private final class ImportRun {
             underWay += 1
             if record.key.isChunk {
                 store(chunk: record)
+            } else if let large = record.envelope.largeValue {
+                renewLabel(of: large, record) { self.restore(record) }
             } else {
-                connection.front.data.restore(record.key, record.envelope) { self.done($0.map(Optional.some)) }
+                restore(record)
             }
         }
         isBeginning = false
@@ -238,15 +246,48 @@ private final class ImportRun {
         completion(answer)
     }
 
+    private func restore(_ record: SnapshotRecord) {
+        connection.front.data.restore(record.key, record.envelope) {
+            self.done($0.map(Optional.some).mapError(Failure.operation))
+        }
+    }
+
+    /// Gives the chunks that came before a manifest their time anew, so that they stay until it is stored. Where they
+    /// are being deleted already, or are gone, it would name what is not there.
+    private func renewLabel(of large: LargeValue, _ record: SnapshotRecord, then store: @escaping () -> Void) {
+        guard let key = record.envelope.clientKey(under: record.key) else { return done(.failure(.chunksCollected)) }
+        let label = StoredKey(chunk: 0, of: large.upload, in: record.key.slot)
+        let data = connection.front.data
+        data.read(stored: label, .strict) { result in
+            switch result {
+            case .failure(let failure): return self.done(.failure(.operation(failure)))
+            case .success(let held):
+                guard let held, UploadLabel.isWanted(held) else { return self.done(.failure(.chunksCollected)) }
+                data.write(
+                    label, UploadLabel.envelope(of: key, under: label),
+                    if: Precondition(ifMatch: .versions([held.version])), .strict
+                ) { result in
+                    switch result {
+                    case .success: store()
+                    case .failure(.preconditionFailed): self.done(.failure(.operation(.notApplied(.contended))))
+                    case .failure(let failure): self.done(.failure(.operation(failure)))
+                    }
+                }
+            }
+        }
+    }
+
     /// Under a new version: whoever deletes chunks that nothing names has to know that it is wanted once more.
     private func store(chunk record: SnapshotRecord) {
         guard let key = record.envelope.keyInside.flatMap({ Key(Array($0.readableBytesView)) }) else { return }
         let chunk = Envelope(key: key, storedKey: record.key, value: record.envelope.value)
-        connection.front.data.write(record.key, chunk, .strict) { self.done($0.map { _ in nil }) }
+        connection.front.data.write(record.key, chunk, .strict) {
+            self.done($0.map { _ in nil }.mapError(Failure.operation))
+        }
     }
 
     /// - Parameter result: whether a pair was stored, or another one kept; nil: it is none.
-    private func done(_ result: Result<Bool?, OperationFailure>) {
+    private func done(_ result: Result<Bool?, Failure>) {
         underWay -= 1
         switch result {
         case .success(true): stored += 1
@@ -259,7 +300,11 @@ private final class ImportRun {
 
     private var answer: Answer {
         guard let failure else { return .json(ByteBuffer(string: "{\"stored\":\(stored),\"kept\":\(kept)}\n")) }
-        var answer = connection.answer(to: failure)
+        var answer =
+            switch failure {
+            case .operation(let failure): connection.answer(to: failure)
+            case .chunksCollected: ErrorAnswer.chunksCollected
+            }
         // Some of them are there.
         if stored > 0 { answer.outcome = .unknown }
         return answer

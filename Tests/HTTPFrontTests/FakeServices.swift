@@ -81,7 +81,7 @@ final class FakeData: DataService {
             operationCount += 1
             return completion(.failure(conditionalFailure))
         }
-        let held = pairs[name(key, envelope)]
+        let held = key.isChunk ? chunks[key] : pairs[name(key, envelope)]
         if overtakes > 0 {
             overtakes -= 1
             return completion(.failure(.preconditionFailed(held: held?.version ?? .none)))

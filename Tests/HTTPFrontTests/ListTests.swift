@@ -204,6 +204,22 @@ struct ListTests {
             (live.front.value.data as? FakeData)?.chunks.values.allSatisfy { $0.version.time != 4 << 12 }
         }.get()
         #expect(isFresh == true, "chunks come back under new versions")
+
+        // A manifest whose chunks have been deleted since they were imported, or are about to be, names nothing.
+        let label = chunks[0].0
+        for held in [nil, UploadLabel.condemned(of: key, under: label)] {
+            try await live.loop.submit {
+                let data = live.front.value.data as? FakeData
+                data?.pairs = [:]
+                data?.chunks[label] = held
+            }.get()
+            var record = ByteBuffer()
+            SnapshotBlock.write(SnapshotRecord(key: StoredKey(key), envelope: manifest), into: &record)
+            let head = "POST /keys:import HTTP/1.1\r\nHost: kv\r\nContent-Length: \(record.readableBytes)\r\n\r\n"
+            let answer = await client.ask(Array(head.utf8) + Array(record.readableBytesView))
+            #expect((answer?.status, answer?.outcome) == (409, "not-applied"))
+            #expect(await client.ask(getRequest("/keys/a"))?.status == 404)
+        }
         try await live.end()
     }
 

@@ -36,6 +36,7 @@ def run(context):
         deleted = all_is_collected(cluster)
         context.note(f"{readers} whole answers while it was overwritten {changes} times and the ring changed; {deleted} chunks deleted")
     with context.cluster(replicas=1, settings=settings, memory_megabytes=512) as cluster:
+        imported_late(cluster)
         written_and_read(cluster)
         parts_and_conditions(cluster)
 
@@ -179,6 +180,10 @@ def memcached_clients(cluster):
             expect(stream.read(len(value) + 2) == value + b"\r\n", f"{command}: other bytes")
             expect_equal(stream.readline().strip(), b"END", "its end")
         expect(told(b"append mc 0 0 1\r\nx")[0].startswith(b"SERVER_ERROR"), "appending to a large value")
+        smaller = content("smaller", MEBIBYTE - 3000)
+        put(cluster.addresses[0], "smaller", smaller)
+        expect(told(b"append smaller 0 0 1\r\nx")[0].startswith(b"SERVER_ERROR"), "appending to one that is smaller than an item")
+        expect(call(cluster.addresses[2], "GET", "smaller")[2] == smaller, "what nothing was appended to")
         expect(told(b"incr mc 1")[0].startswith(b"CLIENT_ERROR"), "counting with a large value")
     expect(call(cluster.addresses[2], "GET", "mc")[2] == value, "by HTTP after memcached's clients")
 
@@ -202,6 +207,32 @@ def backed_up(cluster):
     expect_equal((status, fields["ETag"]), (200, tag), "restored, with its version")
     expect(body == value, "restored: other bytes")
     expect(call(cluster.addresses[1], "GET", "by kvctl")[2] == other, "restored: other bytes of what kvctl has put")
+
+
+def imported_late(cluster):
+    """A manifest that comes so long after its chunks that they have been collected is refused, and may be imported from the beginning."""
+    value = content("late", 2 * MEBIBYTE)
+    tag = put(cluster.addresses[0], "late", value)
+    exported = ask(cluster.addresses[0], request_bytes("GET", "/keys:export"), timeout=30).body
+    # (A record: a byte with its key's length, the key, four with its envelope's, the envelope. The manifest's is the last one.)
+    start, following = 0, 0
+    while following < len(exported):
+        start = following
+        name_end = start + 1 + exported[start]
+        following = name_end + 4 + int.from_bytes(exported[name_end:name_end + 4], "big")
+    for node in cluster.nodes:
+        ask(node.address, request_bytes("GET", "/clear_cache"), timeout=30)
+
+    def imported(records):
+        return ask(cluster.addresses[0], request_bytes("POST", "/keys:import", records), timeout=30)
+    expect_equal(imported(exported[:start]).status, 200, "importing chunks alone")
+    eventually(60, "chunks that nothing names are collected", lambda: deleted_chunks(cluster) >= 9)
+    answer = imported(exported[start:])
+    expect_equal((answer.status, answer.header("X-KV-Outcome")), (409, "not-applied"), f"a manifest that is late: {answer}")
+    expect_equal(call(cluster.addresses[1], "GET", "late")[0], 404, "what was refused")
+    expect_equal(imported(exported).status, 200, "from the beginning")
+    status, fields, body = call(cluster.addresses[1], "GET", "late")
+    expect(status == 200 and fields["ETag"] == tag and body == value, f"imported again: {status}")
 
 
 def whole_while_all_changes(context, cluster):
