@@ -52,7 +52,9 @@ struct ChangeRun {
             throw Failure(.notFound, "no ring change is under way")
         }
         if transition.abortReason != nil {
-            try await follow(isMadeBy: { $0 == transition.change }, transition.change.sentence, wanted: .aborted)
+            try await follow(
+                isMadeBy: { $0 == transition.change }, transition.change.sentence, wanted: .aborted,
+                asking: ring.everybody)
         } else {
             try await make(.exactly(transition.change))
         }
@@ -99,7 +101,7 @@ struct ChangeRun {
             }
             return answer ?? .failure(Failure(.unknown, "the request was given up"))
         }
-        try endLine()
+        endLine()
         do {
             let answer = try answer.get()
             let outcome = answer.outcome(changes: true)
@@ -109,15 +111,16 @@ struct ChangeRun {
             throw Failure(outcome, StoreClient.reason(of: answer, at: client.entrance))
         } catch let failure as Failure where failure.outcome == .unknown {
             Console.error("\(failure.message); asking the nodes how it goes on")
-            try await follow(isMadeBy: isMadeBy, sentence, wanted: wanted)
+            try await follow(isMadeBy: isMadeBy, sentence, wanted: wanted, asking: watched)
         }
     }
 
     /// Waits until no change is under way any more, and says how this one ended.
+    /// - Parameter nodes: who may know; whoever was asked for the change may be the one that is gone.
     private func follow(
-        isMadeBy: (RingChange) -> Bool, _ sentence: String, wanted: FinishedChange.Outcome
+        isMadeBy: (RingChange) -> Bool, _ sentence: String, wanted: FinishedChange.Outcome, asking nodes: [NodeID]
     ) async throws {
-        var watched = try await client.ring().everybody
+        var watched = nodes
         var shown = ""
         var blind = 0
         while true {
@@ -134,12 +137,13 @@ struct ChangeRun {
             }
             blind = 0
             if let progress = ChangeProgress(statuses) {
-                try show(progress, after: &shown)
+                // (Where nobody reads any more, the change goes on all the same.)
+                try? show(progress, after: &shown)
                 watched = Set(watched + (newest.transition?.to.ring.nodes ?? [])).sorted()
                 try await Task.sleep(for: ChangeRun.pollPause)
                 continue
             }
-            try endLine()
+            endLine()
             guard let last = newest.lastChange, isMadeBy(last.change) else {
                 throw Failure(.unavailable, "the change was not begun; ask for it again")
             }
@@ -175,14 +179,17 @@ struct ChangeRun {
         try Console.say(shown)
     }
 
-    private func endLine() throws {
-        if !isJSON, Console.isTerminal { try Console.write(Array("\r\u{1B}[K".utf8)) }
+    /// (Where nobody reads any more, whatever is said next finds out.)
+    private func endLine() {
+        if !isJSON, Console.isTerminal { try? Console.write(Array("\r\u{1B}[K".utf8)) }
     }
 
     private func tell(_ sentence: String, _ outcome: String, _ detail: String) throws {
         let detail = detail == "OK" || detail.isEmpty ? nil : detail
-        if isJSON { return try Console.json(Ended(change: sentence, outcome: outcome, detail: detail)) }
-        try Console.say("\(sentence): \(outcome)\(detail.map { "; \($0)" } ?? "")")
+        try Console.tell {
+            if isJSON { return try Console.json(Ended(change: sentence, outcome: outcome, detail: detail)) }
+            try Console.say("\(sentence): \(outcome)\(detail.map { "; \($0)" } ?? "")")
+        }
     }
 }
 
