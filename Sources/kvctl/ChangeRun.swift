@@ -16,6 +16,9 @@ struct ChangeRun {
     private static let pollSeconds = 2.0
     /// So many looks in a row at which no node answers end the waiting.
     private static let blindLooks = 60
+    /// So many in a row at which nodes answer, and none knows of the change: it was not begun. (What one node began a
+    /// moment before it died, the workers of others may hear of later than they answer.)
+    private static let unknowingLooks = 10
 
     private let client: StoreClient
     private let isJSON: Bool
@@ -123,6 +126,7 @@ struct ChangeRun {
         var watched = nodes
         var shown = ""
         var blind = 0
+        var unknowing = 0
         while true {
             let statuses = await client.statuses(of: watched, seconds: ChangeRun.pollSeconds).compactMap {
                 try? $0.status.get()
@@ -136,7 +140,9 @@ struct ChangeRun {
                 continue
             }
             blind = 0
+            unknowing += 1
             if let progress = ChangeProgress(statuses) {
+                unknowing = 0
                 // (Where nobody reads any more, the change goes on all the same.)
                 try? show(progress, after: &shown)
                 watched = Set(watched + (newest.transition?.to.ring.nodes ?? [])).sorted()
@@ -145,7 +151,11 @@ struct ChangeRun {
             }
             endLine()
             guard let last = newest.lastChange, isMadeBy(last.change) else {
-                throw Failure(.unavailable, "the change was not begun; ask for it again")
+                guard unknowing < ChangeRun.unknowingLooks else {
+                    throw Failure(.unavailable, "the change was not begun; ask for it again")
+                }
+                try await Task.sleep(for: ChangeRun.pollPause)
+                continue
             }
             guard last.outcome == wanted else {
                 throw Failure(.refused, "the change was \(last.outcome.rawValue): \(last.reason)")
