@@ -252,7 +252,7 @@ package final class Coordinator {
 
     /// In which order a read asks: this host first, others by how quickly they answer, and last whoever did not a
     /// moment ago.
-    func rank(of node: NodeID) -> Int {
+    package func rank(of node: NodeID) -> Int {
         if node == self.node { return view?.isRecovering == true ? .max : 0 }
         if isInTrouble(node) || heartbeat.isSilent(node) { return .max - 1 }
         return 1 + max(heartbeat.slowness(of: node), remotes[node]?.slowness ?? .quick).doublings

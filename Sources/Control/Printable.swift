@@ -1,5 +1,22 @@
 // SPDX-License-Identifier: Apache-2.0
 
+/// What somebody else wrote, on one line that can't steer a terminal: whatever ends a line or is no printable character
+/// becomes a blank.
+package func oneLine(_ text: String) -> String {
+    var line = ""
+    for scalar in text.unicodeScalars { line.unicodeScalars.append(scalar.isPrintable ? scalar : " ") }
+    return line
+}
+
+extension Unicode.Scalar {
+    fileprivate var isPrintable: Bool {
+        switch properties.generalCategory {
+        case .control, .format, .surrogate, .privateUse, .unassigned, .lineSeparator, .paragraphSeparator: false
+        default: true
+        }
+    }
+}
+
 /// A key as a line shows it: printable UTF-8 as it is, everything else, and the backslash, as `\xHH`, so that two
 /// different keys look different.
 package func printable(_ bytes: [UInt8]) -> String {
@@ -9,13 +26,11 @@ package func printable(_ bytes: [UInt8]) -> String {
     guard let text = String(validating: bytes, as: UTF8.self) else { return escaped(bytes) }
     var line = ""
     for scalar in text.unicodeScalars {
-        let category = scalar.properties.generalCategory
-        let isShown =
-            switch category {
-            case .control, .format, .surrogate, .privateUse, .unassigned, .lineSeparator, .paragraphSeparator: false
-            default: scalar != "\\"
-            }
-        if isShown { line.unicodeScalars.append(scalar) } else { line += escaped(Array(String(scalar).utf8)) }
+        if scalar.isPrintable, scalar != "\\" {
+            line.unicodeScalars.append(scalar)
+        } else {
+            line += escaped(Array(String(scalar).utf8))
+        }
     }
     return line
 }

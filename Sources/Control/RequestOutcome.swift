@@ -26,15 +26,17 @@ package enum RequestOutcome: Hashable, Sendable {
     }
 
     /// - Parameters:
-    ///   - outcome: the answer's `X-KV-Outcome`. One without it comes from a proxy that knows no better.
+    ///   - outcome: the answer's `X-KV-Outcome`, which each error of a node has, and of its balancer. One without it
+    ///     comes from somebody who knows no better: what that one does not have says nothing of the store.
     ///   - changes: whether the request was to change something.
     package init(status: Int, outcome: String?, changes: Bool) {
         switch status {
-        case 200..<400: self = .done
-        case 404: self = .notFound
-        case 412: self = .conditionFailed
+        case 200..<300: self = .done
+        case 404 where outcome != nil: self = .notFound
+        case 412 where outcome != nil: self = .conditionFailed
         case 429: self = .unavailable
-        case 400..<500: self = .refused
+        // (A node sends nobody elsewhere, so what is redirected reached no node.)
+        case 300..<500: self = .refused
         default:
             if changes, outcome != "not-applied" {
                 self = .unknown

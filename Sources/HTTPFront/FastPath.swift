@@ -49,8 +49,10 @@ package enum FastPath {
         /// Where the request's names lie; empty where there is none, or more than one.
         private var id = 0..<0
         private var traceParent = 0..<0
+        private var traceState = 0..<0
         private var ids = 0
         private var traceParents = 0
+        private var traceStates = 0
 
         init(bytes: UnsafeRawBufferPointer) { self.bytes = bytes }
 
@@ -77,7 +79,8 @@ package enum FastPath {
             guard ids + traceParents > 0 else { return nil }
             return RequestTrace(
                 id: ids == 1 ? RequestID(UnsafeRawBufferPointer(rebasing: bytes[id])) : nil,
-                parent: traceParents == 1 ? TraceParent(UnsafeRawBufferPointer(rebasing: bytes[traceParent])) : nil)
+                parent: traceParents == 1 ? TraceParent(UnsafeRawBufferPointer(rebasing: bytes[traceParent])) : nil,
+                state: traceStates == 1 ? TraceState(String(decoding: bytes[traceState], as: UTF8.self)) : nil)
         }
 
         /// - Returns: the body's length in bytes; nil where a field says what is to be thought about.
@@ -102,6 +105,11 @@ package enum FastPath {
                 case 11 where holds("traceparent", in: name):
                     traceParent = value
                     traceParents += 1
+                case 10 where holds("tracestate", in: name):
+                    // (Of several one list is made, which takes thinking about.)
+                    guard traceStates == 0 else { return nil }
+                    traceState = value
+                    traceStates += 1
                 case 12 where holds("x-request-id", in: name):
                     id = value
                     ids += 1

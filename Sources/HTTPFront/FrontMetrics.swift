@@ -27,8 +27,16 @@ package final class FrontMetrics {
     private var timers: [Timer?]
     private let accepted: Counter
 
-    /// Places of a status: those of HTTP from 200 on.
-    private static let statuses = 200..<512
+    /// Each status that there is has a place; its number less the least is where that stands.
+    private static let places: [UInt8] = {
+        let numbers = Answer.Status.allCases.map { Int($0.rawValue) - leastStatus }
+        precondition(numbers.allSatisfy { $0 >= 0 }, "no answer is an interim one")
+        var places = [UInt8](repeating: 0, count: (numbers.max() ?? 0) + 1)
+        for (place, number) in numbers.enumerated() { places[number] = UInt8(place) }
+        return places
+    }()
+    private static let leastStatus = 200
+    private static let statuses = Answer.Status.allCases.count
     private static let outcomes = 3
     private static let methods = 5
 
@@ -38,8 +46,7 @@ package final class FrontMetrics {
         self.factory = factory
         self.timers = Array(
             repeating: nil,
-            count: (Route.allCases.count + 1) * FrontMetrics.methods * FrontMetrics.statuses.count
-                * FrontMetrics.outcomes)
+            count: (Route.allCases.count + 1) * FrontMetrics.methods * FrontMetrics.statuses * FrontMetrics.outcomes)
         self.accepted = Counter(label: "kvserver_connections_accepted_total", factory: factory)
         // (So that a rate shows the first of them.)
         for method in [Methods.get, .post] {
@@ -73,8 +80,8 @@ package final class FrontMetrics {
         // (A request has one method, which is one bit.)
         let method = kind.method.map { $0.rawValue.trailingZeroBitCount + 1 } ?? 0
         let outcome = outcome.map { Int($0.rawValue) + 1 } ?? 0
-        let place = Int(status.rawValue) - FrontMetrics.statuses.lowerBound
-        return ((route * FrontMetrics.methods + method) * FrontMetrics.statuses.count + place) * FrontMetrics.outcomes
+        let place = Int(FrontMetrics.places[Int(status.rawValue) - FrontMetrics.leastStatus])
+        return ((route * FrontMetrics.methods + method) * FrontMetrics.statuses + place) * FrontMetrics.outcomes
             + outcome
     }
 

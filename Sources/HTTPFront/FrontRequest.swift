@@ -137,6 +137,7 @@ package struct HeadReading {
         var representation = RepresentationFields()
         var requestIDs: [String] = []
         var traceParents: [String] = []
+        var traceStates: [String] = []
         var carried: String?
 
         /// (Of two, which one is meant can't be told.)
@@ -145,6 +146,7 @@ package struct HeadReading {
             RequestTrace(
                 id: requestIDs.count == 1 ? RequestID(requestIDs[0]) : nil,
                 parent: traceParents.count == 1 ? TraceParent(traceParents[0]) : nil,
+                state: traceStates.isEmpty ? nil : TraceState(traceStates.joined(separator: ",")),
                 carried: ofBatch ? carried : nil)
         }
 
@@ -171,6 +173,7 @@ package struct HeadReading {
                 case 8 where name.isSameField(as: "if-match"): ifMatch.append(value)
                 case 8 where name.isSameField(as: "if-range"):
                     representation.ifRange = String(value.trimmingBlanks)
+                case 10 where name.isSameField(as: "tracestate"): traceStates.append(value)
                 case 11 where name.isSameField(as: "traceparent"): traceParents.append(String(value.trimmingBlanks))
                 case 12 where name.isSameField(as: "x-request-id"): requestIDs.append(String(value.trimmingBlanks))
                 case 13 where name.isSameField(as: "x-request-ids"): carried = value

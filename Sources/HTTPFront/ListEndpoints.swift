@@ -75,9 +75,10 @@ extension HTTPFrontHandler {
             guard records.allSatisfy({ $0.envelope.version.microseconds / 1000 <= latest }) else {
                 return ErrorAnswer.importOfTheFuture
             }
+            let newest = ExportedRecords.newest(of: records)
             let answer = try? await loop.flatSubmit {
                 let answer = loop.makePromise(of: Answer.self)
-                ImportRun(connection.value, records) { answer.succeed($0) }.begin()
+                ImportRun(connection.value, newest, kept: records.count - newest.count) { answer.succeed($0) }.begin()
                 return answer.futureResult
             }.get()
             return answer ?? ErrorAnswer.leaving
@@ -195,6 +196,18 @@ enum ExportedRecords {
         else { return false }
         return key.slot == record.key.slot
     }
+
+    /// Of each key the newest record, and of those of one version the first, in the order in which they came. (Two that
+    /// are being stored at once would each be found to be newer than what is held.)
+    static func newest(of records: [SnapshotRecord]) -> [SnapshotRecord] {
+        var places: [StoredKey: Int] = [:]
+        places.reserveCapacity(records.count)
+        for (place, record) in records.enumerated() {
+            if let other = places[record.key], record.envelope.version <= records[other].envelope.version { continue }
+            places[record.key] = place
+        }
+        return records.enumerated().filter { places[$1.key] == $0 }.map(\.element)
+    }
 }
 
 /// Records that are being stored, some at a time. Belongs to the front's event loop. All of it may be done again.
@@ -206,7 +219,7 @@ private final class ImportRun {
     private var underWay = 0
     private var isBeginning = false
     private var stored = 0
-    private var kept = 0
+    private var kept: Int
     /// After it nothing more is begun.
     private var failure: Failure?
 
@@ -216,10 +229,16 @@ private final class ImportRun {
         case chunksCollected
     }
 
-    /// - Parameter completion: called once.
-    init(_ connection: HTTPFrontHandler, _ records: [SnapshotRecord], completion: @escaping (Answer) -> Void) {
+    /// - Parameters:
+    ///   - records: one of each key.
+    ///   - kept: how many others came, which these are as new as, or newer.
+    ///   - completion: called once.
+    init(
+        _ connection: HTTPFrontHandler, _ records: [SnapshotRecord], kept: Int, completion: @escaping (Answer) -> Void
+    ) {
         self.connection = connection
         self.records = records
+        self.kept = kept
         self.completion = completion
     }
 

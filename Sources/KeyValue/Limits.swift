@@ -56,6 +56,8 @@ package enum Limits {
     /// Requests that a batch between nodes names, and all that it says of them: the first ones, where it is for more.
     package static let carriedRequests = 32
     package static let carriedRequestBytes = 1 << 10
+    /// Of a sampled request's `tracestate`; whole members that don't fit are left out.
+    package static let traceStateBytes = 512
     /// Log lines of slow or failed requests in one worker; the others are counted.
     package static let requestLinesPerSecond = 50
     /// Log lines of spans in one worker.

@@ -18,6 +18,7 @@ package enum LogKey {
     package static let batchMilliseconds = "batch.milliseconds"
 
     package static let traceID = "trace.id"
+    package static let traceState = "trace.state"
     package static let spanID = "span.id"
     package static let spanParent = "span.parent"
     package static let spanName = "span.name"

@@ -33,7 +33,7 @@ package struct LogTracer: Tracer {
         }
     }
 
-    fileprivate enum ParentKey: ServiceContextKey { typealias Value = TraceParent }
+    fileprivate enum PlaceKey: ServiceContextKey { typealias Value = TraceContext }
 
     /// - Parameter clock: in nanoseconds, for the bound on lines.
     package init(
@@ -54,15 +54,19 @@ package struct LogTracer: Tracer {
     package func extract<Carrier, Extract: Extractor>(
         _ carrier: Carrier, into context: inout ServiceContext, using extractor: Extract
     ) where Extract.Carrier == Carrier {
-        guard let text = extractor.extract(key: TraceContext.field, from: carrier) else { return }
-        context[ParentKey.self] = TraceParent(text)
+        guard let parent = extractor.extract(key: TraceContext.parentField, from: carrier).flatMap({ TraceParent($0) })
+        else { return }
+        // (A state alone says nothing.)
+        let state = extractor.extract(key: TraceContext.stateField, from: carrier).flatMap { TraceState($0) }
+        context[PlaceKey.self] = TraceContext(parent, state)
     }
 
     package func inject<Carrier, Inject: Injector>(
         _ context: ServiceContext, into carrier: inout Carrier, using injector: Inject
     ) where Inject.Carrier == Carrier {
-        guard let parent = context[ParentKey.self] else { return }
-        injector.inject(parent.description, forKey: TraceContext.field, into: &carrier)
+        guard let place = context[PlaceKey.self] else { return }
+        injector.inject(place.parent.description, forKey: TraceContext.parentField, into: &carrier)
+        if let state = place.state { injector.inject(state.text, forKey: TraceContext.stateField, into: &carrier) }
     }
 }
 
@@ -75,11 +79,19 @@ package final class LogSpan: Span {
         var isOver = false
     }
 
+    private struct Place {
+        /// The trace, and this span in it.
+        let own: TraceParent
+        /// Of which span it is a part.
+        let parent: UInt64
+        let state: TraceState?
+    }
+
     package let context: ServiceContext
     private let kind: SpanKind
     private let startedNanoseconds: UInt64
     /// Nil where nobody wants to see it.
-    private let place: (trace: String, span: UInt64, parent: UInt64)?
+    private let place: Place?
     private let sink: LogTracer.Sink
     private let state: Mutex<State>
 
@@ -87,10 +99,10 @@ package final class LogSpan: Span {
         _ name: String, _ kind: SpanKind, _ context: ServiceContext, startedNanoseconds: UInt64, _ sink: LogTracer.Sink
     ) {
         var context = context
-        if let parent = context[LogTracer.ParentKey.self], parent.isSampled {
-            let own = parent.passed(on: .random(in: 1 ... .max))
-            self.place = (parent.trace, own.span, parent.span)
-            context[LogTracer.ParentKey.self] = own
+        if let place = context[LogTracer.PlaceKey.self], place.parent.isSampled {
+            let own = place.parent.passed(on: .random(in: 1 ... .max))
+            self.place = Place(own: own, parent: place.parent.span, state: place.state)
+            context[LogTracer.PlaceKey.self] = TraceContext(own, place.state)
         } else {
             self.place = nil
         }
@@ -137,16 +149,15 @@ package final class LogSpan: Span {
         sink.write(line(place, ended, endedNanoseconds: nanoseconds))
     }
 
-    private func line(
-        _ place: (trace: String, span: UInt64, parent: UInt64), _ state: State, endedNanoseconds: UInt64
-    ) -> Logger.Metadata {
+    private func line(_ place: Place, _ state: State, endedNanoseconds: UInt64) -> Logger.Metadata {
         var line: Logger.Metadata = [
-            LogKey.traceID: "\(place.trace)", LogKey.spanID: "\(TraceParent.digits(ofSpan: place.span))",
+            LogKey.traceID: "\(place.own.trace)", LogKey.spanID: "\(TraceParent.digits(ofSpan: place.own.span))",
             LogKey.spanParent: "\(TraceParent.digits(ofSpan: place.parent))", LogKey.spanName: "\(state.name)",
             LogKey.spanKind: "\(kind)", LogKey.spanStart: "\(startedNanoseconds)",
             LogKey.spanMilliseconds:
                 "\(Milliseconds(nanoseconds: Int64(endedNanoseconds) - Int64(startedNanoseconds)))",
         ]
+        if let state = place.state { line[LogKey.traceState] = "\(state.text)" }
         if state.isFailed { line[LogKey.spanFailed] = "true" }
         state.attributes.forEach { name, value in
             switch value {

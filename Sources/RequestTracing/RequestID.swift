@@ -7,7 +7,7 @@ private import KeyValue
 package struct RequestID: Hashable, Sendable, CustomStringConvertible {
     package let description: String
 
-    /// Nil for anything else, which is ignored: nothing that a client sends gets into a log but this.
+    /// Nil for anything else, which is ignored: nothing that a client sends gets into a log but this, and its trace.
     package init?(_ bytes: UnsafeRawBufferPointer) {
         guard bytes.count >= Limits.requestIDBytes.lowerBound, bytes.count <= Limits.requestIDBytes.upperBound else {
             return nil

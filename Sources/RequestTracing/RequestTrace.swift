@@ -11,6 +11,8 @@ package final class RequestTrace {
     package let id: RequestID?
     /// What the client's `traceparent` says.
     package let parent: TraceParent?
+    /// What its `tracestate` says, where the trace is sampled: without spans there is nothing to hand it on with.
+    package let state: TraceState?
     /// Of another node's batch: which requests it is for, as its field says it.
     package let carried: String?
     /// The first of the nodes that were asked; most requests ask one, which then needs no array.
@@ -20,10 +22,13 @@ package final class RequestTrace {
     package private(set) var spans: [any Span] = []
 
     /// Nil where there is nothing to know.
-    package init?(id: RequestID?, parent: TraceParent?, carried: String? = nil) {
+    package init?(
+        id: RequestID?, parent: TraceParent?, state: @autoclosure () -> TraceState? = nil, carried: String? = nil
+    ) {
         guard id != nil || parent != nil || carried != nil else { return nil }
         self.id = id
         self.parent = parent
+        self.state = parent?.isSampled == true ? state() : nil
         self.carried = carried
     }
 
@@ -45,16 +50,18 @@ package final class RequestTrace {
     // MARK: Spans
 
     /// Whether somebody wants to see spans. (What a batch carries is looked at only where a trace can be in it.)
-    private var sampledParents: [TraceParent] {
-        if let parent { return parent.isSampled ? [parent] : [] }
+    private var sampledPlaces: [TraceContext] {
+        if let parent { return parent.isSampled ? [TraceContext(parent, state)] : [] }
         guard let carried, carried.utf8.contains(CarriedRequest.traceMark) else { return [] }
-        return requests.compactMap(\.parent).filter(\.isSampled)
+        return requests.compactMap { request in
+            request.parent.flatMap { $0.isSampled ? TraceContext($0, request.state) : nil }
+        }
     }
 
     package func begin(_ name: String, _ tracer: (any Tracer)?) {
         guard let tracer else { return }
-        for parent in sampledParents {
-            spans.append(tracer.startSpan(name, context: tracer.context(of: parent), ofKind: .server))
+        for place in sampledPlaces {
+            spans.append(tracer.startSpan(name, context: tracer.context(of: place), ofKind: .server))
         }
     }
 
@@ -90,10 +97,12 @@ extension RequestTrace: Hashable {
 package struct CarriedRequest: Hashable, Sendable {
     package let id: RequestID?
     package let parent: TraceParent?
+    package let state: TraceState?
 
     /// The field's name.
     package static let field = "X-Request-IDs"
-    /// Stands before a trace: `id`, `id:traceparent` or `:traceparent`, between commas.
+    /// Stands before a trace, and before its state: `id`, `id:traceparent`, `:traceparent:state` and so on, between
+    /// commas.
     static let traceMark = UInt8(ascii: ":")
 
     /// What a field says; what is malformed, or too much, is ignored.
@@ -102,10 +111,11 @@ package struct CarriedRequest: Hashable, Sendable {
             .split(separator: UInt8(ascii: ","), maxSplits: Limits.carriedRequests)
             .prefix(Limits.carriedRequests)
             .compactMap { part in
-                let sides = part.split(separator: traceMark, maxSplits: 1, omittingEmptySubsequences: false)
+                let sides = part.split(separator: traceMark, maxSplits: 2, omittingEmptySubsequences: false)
                 let id = RequestID(Substring(sides[0]))
                 let parent = sides.count > 1 ? TraceParent(Substring(sides[1])) : nil
-                return id == nil && parent == nil ? nil : CarriedRequest(id: id, parent: parent)
+                let state = sides.count > 2 && parent != nil ? TraceState(carried: Substring(sides[2])) : nil
+                return id == nil && parent == nil ? nil : CarriedRequest(id: id, parent: parent, state: state)
             }
     }
 }
@@ -129,13 +139,20 @@ package struct CarriedRequestField {
         var parent = trace.parent
         let length = (text.isEmpty ? 0 : 1) + id.utf8.count + (parent == nil ? 0 : 1 + TraceParent.bytes)
         guard text.utf8.count + length <= Limits.carriedRequestBytes else { return }
+        var state: TraceState?
         if let span = trace.beginAsking("POST /peer/batch", tracer) {
             spans.append(span)
-            parent = tracer?.parent(in: span.context) ?? parent
+            let place = tracer?.place(in: span.context)
+            parent = place?.parent ?? parent
+            state = place?.state
         }
         if !text.isEmpty { text += "," }
         text += id
         if let parent { text += ":\(parent)" }
+        // (Rather than another request's id, this is done without.)
+        if let carried = state?.carried, text.utf8.count + 1 + carried.utf8.count <= Limits.carriedRequestBytes {
+            text += ":\(carried)"
+        }
         count += 1
     }
 }

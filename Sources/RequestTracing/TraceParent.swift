@@ -1,7 +1,8 @@
 // SPDX-License-Identifier: Apache-2.0
 
 /// A place in a trace as W3C's Trace Context (level 1) writes it in `traceparent`, version 00:
-/// `00-` 32 hexadecimal digits of the trace `-` 16 of the span `-` 2 of flags, lower case.
+/// `00-` 32 hexadecimal digits of the trace `-` 16 of the span `-` 2 of flags, lower case. A later version begins
+/// likewise.
 package struct TraceParent: Hashable, Sendable, CustomStringConvertible {
     /// The trace's 16 bytes.
     private let high: UInt64
@@ -21,16 +22,22 @@ package struct TraceParent: Hashable, Sendable, CustomStringConvertible {
     }
 
     /// Nil for anything malformed, and for a trace or a span that is all zeros, as the specification has it: the
-    /// request is then as one without.
+    /// request is then as one without. Of a later version than 00 only that is read which 00 has too, and of its flags
+    /// the sampled one; it goes on as 00 (section 4.3).
     package init?(_ bytes: UnsafeRawBufferPointer) {
         let hyphen = UInt8(ascii: "-")
-        guard bytes.count == TraceParent.bytes, bytes[2] == hyphen, bytes[35] == hyphen, bytes[52] == hyphen,
-            TraceParent.number(bytes, 0..<2) == 0, let high = TraceParent.number(bytes, 3..<19),
+        guard bytes.count >= TraceParent.bytes, bytes[2] == hyphen, bytes[35] == hyphen, bytes[52] == hyphen,
+            let version = TraceParent.number(bytes, 0..<2), version != TraceParent.noVersion,
+            let high = TraceParent.number(bytes, 3..<19),
             let low = TraceParent.number(bytes, 19..<35), let span = TraceParent.number(bytes, 36..<52),
             let flags = TraceParent.number(bytes, 53..<55), high | low != 0, span != 0
         else { return nil }
-        self.init(high: high, low: low, span: span, flags: UInt8(flags))
+        if bytes.count > TraceParent.bytes { guard version > 0, bytes[55] == hyphen else { return nil } }
+        self.init(high: high, low: low, span: span, flags: UInt8(version == 0 ? flags : flags & 1))
     }
+
+    /// What the specification keeps from being a version.
+    private static let noVersion: UInt64 = 0xFF
 
     package init?(_ text: some StringProtocol) {
         var text = String(text)

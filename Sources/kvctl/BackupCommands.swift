@@ -89,9 +89,7 @@ struct BackupCommand: AsyncParsableCommand {
     func run() async throws {
         if verify { return try await VerifyCommand.verify(file, common) }
         try await common.withClient { client in
-            guard overwrite || access(file, F_OK) != 0 else {
-                throw Failure(.refused, "\(file) is there already; --overwrite takes its place")
-            }
+            try requirePlace()
             let ring = try await client.ring()
             let output = try BackupFile(writing: file + ".partial")
             var (encoder, cursor, isComplete) = try await begin(output, epoch: ring.epoch)
@@ -120,12 +118,21 @@ struct BackupCommand: AsyncParsableCommand {
             var trailer = ByteBuffer()
             encoder.finish(into: &trailer)
             try output.append(trailer)
+            try requirePlace()
             try output.rename(to: file)
             try meter.end()
             if common.json { return try Console.json(BackupReport(file, encoder.sum, nil)) }
             try Console.say(
                 "\(file): \(encoder.sum.pairs) pairs, \(Figures.bytes(Double(encoder.sum.bytes)))")
         }
+    }
+
+    /// Whether the name is free, or may be taken: asked before the work, and after it.
+    private func requirePlace() throws {
+        var found = stat()
+        guard stat(file, &found) == 0 else { return }
+        guard found.st_mode & S_IFMT != S_IFDIR else { throw Failure(.refused, "\(file) is a directory") }
+        guard overwrite else { throw Failure(.refused, "\(file) is there already; --overwrite takes its place") }
     }
 
     /// A new file's header, or where an old one goes on.

@@ -23,10 +23,16 @@ final class BackupFile {
         self.path = path
         descriptor = open(path, O_RDWR | O_CREAT | O_CLOEXEC, 0o600)
         guard descriptor >= 0 else { throw BackupFile.failure("can't write \(path)") }
-        guard flock(descriptor, LOCK_EX | LOCK_NB) == 0 else {
-            close(descriptor)
+        // (One that was whole just now has taken its name: what was opened here is that.)
+        guard flock(descriptor, LOCK_EX | LOCK_NB) == 0, isStillAtItsPath else {
             throw Failure(.refused, "another kvctl writes \(path)")
         }
+    }
+
+    private var isStillAtItsPath: Bool {
+        var (opened, named) = (stat(), stat())
+        return fstat(descriptor, &opened) == 0 && stat(path, &named) == 0
+            && (opened.st_dev, opened.st_ino) == (named.st_dev, named.st_ino)
     }
 
     deinit { close(descriptor) }
@@ -49,13 +55,17 @@ final class BackupFile {
                 throw Failure(.refused, "\(path): \(error)")
             }
             buffer.discardReadBytes()
+            var error: CInt = 0
             let count = buffer.writeWithUnsafeMutableBytes(minimumWritableBytes: BackupFile.pieceBytes) {
-                max(pread(descriptor, $0.baseAddress, $0.count, off_t(offset)), 0)
+                let count = pread(descriptor, $0.baseAddress, $0.count, off_t(offset))
+                if count < 0 { error = errno }
+                return max(count, 0)
             }
-            guard count > 0 else {
-                guard offset == size else { throw BackupFile.failure("can't read \(path)") }
-                return decoder
+            if error == EINTR { continue }
+            guard error == 0 else {
+                throw Failure(.refused, "can't read \(path): \(String(cString: strerror(error)))")
             }
+            guard count > 0 else { return decoder }
             offset += count
         }
     }

@@ -33,7 +33,14 @@ struct BalancerSocket: Sendable {
             }
         }
         guard connected == 0 else { throw failure("HAProxy does not listen at \(path)") }
-        try Console.write(Array((line + "\n").utf8), to: descriptor)
+        let command = Array((line + "\n").utf8)
+        var sent = 0
+        while sent < command.count {
+            let count = command[sent...].withUnsafeBytes { write(descriptor, $0.baseAddress, $0.count) }
+            if count < 0, errno == EINTR { continue }
+            guard count > 0 else { throw failure("HAProxy takes no command at \(path)") }
+            sent += count
+        }
         var answer: [UInt8] = []
         var part = [UInt8](repeating: 0, count: 1 << 16)
         while true {

@@ -47,7 +47,7 @@ struct BalancerSync {
         self.named = nodes
     }
 
-    /// For ever. What goes wrong is said once, and tried again.
+    /// Until it is cancelled. What goes wrong is said once, and tried again.
     mutating func follow(every interval: Duration) async {
         while !Task.isCancelled {
             do {
@@ -55,6 +55,8 @@ struct BalancerSync {
                 if !lastError.isEmpty { Console.note("works again") }
                 lastError = ""
             } catch {
+                // (Nodes that were not waited for, then, say nothing of themselves.)
+                guard !Task.isCancelled else { return }
                 let message = (error as? Failure)?.message ?? "\(error)"
                 if message != lastError { Console.error(message) }
                 lastError = message
@@ -76,6 +78,14 @@ struct BalancerSync {
 
     /// Whether something was left to be done.
     private mutating func look() async throws -> Bool {
+        do {
+            return try await compare()
+        } catch let malformed as BalancerAnswers.Malformed {
+            throw Failure(.refused, "HAProxy answers with \(malformed.what)")
+        }
+    }
+
+    private mutating func compare() async throws -> Bool {
         let ring = try await newestRing()
         let map = try mapName()
         var servers = try BalancerAnswers.servers(try socket.send("show servers state \(backend)"))
@@ -83,6 +93,8 @@ struct BalancerSync {
         for index in servers.indices { servers[index].requests = requests[servers[index].name] ?? 0 }
         let entries = BalancerAnswers.mapEntries(try socket.send("show map \(map)"))
         let now = ContinuousClock.now
+        // (After a reload, another one may have the name of a server that was being drained.)
+        drainedSince = drainedSince.filter { drained in servers.contains { $0.name == drained.key } }
         let limit = Duration.seconds(drainSeconds)
         let overdue = Set(drainedSince.filter { now - $0.value >= limit }.map(\.key))
         let plan = BalancerPlan(
@@ -181,18 +193,24 @@ struct BalancerSync {
             try order("add map @\(version) \(map) <<\n\(payload)")
             payload = ""
         }
-        for line in lines {
-            if payload.utf8.count + line.text.utf8.count + 1 > BalancerSync.payloadBytes { try add() }
-            payload += line.text + "\n"
+        do {
+            for line in lines {
+                if payload.utf8.count + line.text.utf8.count + 1 > BalancerSync.payloadBytes { try add() }
+                payload += line.text + "\n"
+            }
+            try add()
+            try order("commit map @\(version) \(map)")
+        } catch {
+            // (What was prepared stays in HAProxy's memory until a later version is committed; each look makes one.)
+            _ = try? socket.send("clear map @\(version) \(map)")
+            throw error
         }
-        try add()
-        try order("commit map @\(version) \(map)")
     }
 
-    /// A command that answers nothing, or only that.
+    /// A command that answers nothing, or that, among whatever else HAProxy has to say.
     private func order(_ command: String, expects expected: String = "") throws {
         let answer = try socket.send(command)
-        guard answer == expected else {
+        guard expected.isEmpty ? answer.isEmpty : answer.contains(expected) else {
             throw Failure(.refused, "HAProxy answers `\(command.prefix { $0 != "\n" })` with: \(answer)")
         }
     }

@@ -16,6 +16,9 @@ struct ChangeRun {
     private static let pollSeconds = 2.0
     /// So many looks in a row at which no node answers end the waiting.
     private static let blindLooks = 60
+    /// So many in a row at which nodes answer, and none knows of the change: it was not begun. (What one node began a
+    /// moment before it died, the workers of others may hear of later than they answer.)
+    private static let unknowingLooks = 10
 
     private let client: StoreClient
     private let isJSON: Bool
@@ -52,7 +55,9 @@ struct ChangeRun {
             throw Failure(.notFound, "no ring change is under way")
         }
         if transition.abortReason != nil {
-            try await follow(isMadeBy: { $0 == transition.change }, transition.change.sentence, wanted: .aborted)
+            try await follow(
+                isMadeBy: { $0 == transition.change }, transition.change.sentence, wanted: .aborted,
+                asking: ring.everybody)
         } else {
             try await make(.exactly(transition.change))
         }
@@ -99,7 +104,7 @@ struct ChangeRun {
             }
             return answer ?? .failure(Failure(.unknown, "the request was given up"))
         }
-        try endLine()
+        endLine()
         do {
             let answer = try answer.get()
             let outcome = answer.outcome(changes: true)
@@ -109,17 +114,19 @@ struct ChangeRun {
             throw Failure(outcome, StoreClient.reason(of: answer, at: client.entrance))
         } catch let failure as Failure where failure.outcome == .unknown {
             Console.error("\(failure.message); asking the nodes how it goes on")
-            try await follow(isMadeBy: isMadeBy, sentence, wanted: wanted)
+            try await follow(isMadeBy: isMadeBy, sentence, wanted: wanted, asking: watched)
         }
     }
 
     /// Waits until no change is under way any more, and says how this one ended.
+    /// - Parameter nodes: who may know; whoever was asked for the change may be the one that is gone.
     private func follow(
-        isMadeBy: (RingChange) -> Bool, _ sentence: String, wanted: FinishedChange.Outcome
+        isMadeBy: (RingChange) -> Bool, _ sentence: String, wanted: FinishedChange.Outcome, asking nodes: [NodeID]
     ) async throws {
-        var watched = try await client.ring().everybody
+        var watched = nodes
         var shown = ""
         var blind = 0
+        var unknowing = 0
         while true {
             let statuses = await client.statuses(of: watched, seconds: ChangeRun.pollSeconds).compactMap {
                 try? $0.status.get()
@@ -133,15 +140,22 @@ struct ChangeRun {
                 continue
             }
             blind = 0
+            unknowing += 1
             if let progress = ChangeProgress(statuses) {
-                try show(progress, after: &shown)
+                unknowing = 0
+                // (Where nobody reads any more, the change goes on all the same.)
+                try? show(progress, after: &shown)
                 watched = Set(watched + (newest.transition?.to.ring.nodes ?? [])).sorted()
                 try await Task.sleep(for: ChangeRun.pollPause)
                 continue
             }
-            try endLine()
+            endLine()
             guard let last = newest.lastChange, isMadeBy(last.change) else {
-                throw Failure(.unavailable, "the change was not begun; ask for it again")
+                guard unknowing < ChangeRun.unknowingLooks else {
+                    throw Failure(.unavailable, "the change was not begun; ask for it again")
+                }
+                try await Task.sleep(for: ChangeRun.pollPause)
+                continue
             }
             guard last.outcome == wanted else {
                 throw Failure(.refused, "the change was \(last.outcome.rawValue): \(last.reason)")
@@ -175,14 +189,17 @@ struct ChangeRun {
         try Console.say(shown)
     }
 
-    private func endLine() throws {
-        if !isJSON, Console.isTerminal { try Console.write(Array("\r\u{1B}[K".utf8)) }
+    /// (Where nobody reads any more, whatever is said next finds out.)
+    private func endLine() {
+        if !isJSON, Console.isTerminal { try? Console.write(Array("\r\u{1B}[K".utf8)) }
     }
 
     private func tell(_ sentence: String, _ outcome: String, _ detail: String) throws {
         let detail = detail == "OK" || detail.isEmpty ? nil : detail
-        if isJSON { return try Console.json(Ended(change: sentence, outcome: outcome, detail: detail)) }
-        try Console.say("\(sentence): \(outcome)\(detail.map { "; \($0)" } ?? "")")
+        try Console.tell {
+            if isJSON { return try Console.json(Ended(change: sentence, outcome: outcome, detail: detail)) }
+            try Console.say("\(sentence): \(outcome)\(detail.map { "; \($0)" } ?? "")")
+        }
     }
 }
 

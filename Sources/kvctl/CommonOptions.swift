@@ -38,23 +38,11 @@ struct CommonOptions: ParsableArguments {
         return node
     }
 
-    /// Calls the body with a client that is shut down afterwards, and ends the process with the status of whatever
-    /// went wrong.
+    /// `StoreClient.use` with a client as these options want it.
     func withClient(
         connections: Int = StoreClient.usualConnections, _ body: (StoreClient) async throws -> Void
     ) async throws {
-        let client = StoreClient(entrance: entrance, seconds: timeout, connections: connections)
-        do {
-            try await body(client)
-        } catch let failure as Failure {
-            await client.shutDown()
-            Console.error(failure.message)
-            throw ExitCode(failure.outcome.exitStatus)
-        } catch {
-            await client.shutDown()
-            throw error
-        }
-        await client.shutDown()
+        try await StoreClient.use(entrance: entrance, seconds: timeout, connections: connections, body)
     }
 }
 
@@ -62,9 +50,12 @@ struct CommonOptions: ParsableArguments {
 struct Failure: Error {
     let outcome: RequestOutcome
     let message: String
+    /// Whether nobody needs to be told.
+    let isSilent: Bool
 
-    init(_ outcome: RequestOutcome, _ message: String) {
+    init(_ outcome: RequestOutcome, _ message: String, isSilent: Bool = false) {
         self.outcome = outcome
         self.message = message
+        self.isSilent = isSilent
     }
 }

@@ -25,7 +25,7 @@ enum Console {
         // (Nobody is left to be told when this fails.)
         // (On a terminal it takes the place of a line that is being redrawn.)
         let start = isTerminal && isatty(STDERR_FILENO) == 1 ? "\r\u{1B}[K" : ""
-        try? write(Array("\(start)kvctl: \(message)\n".utf8), to: STDERR_FILENO)
+        try? write(Array("\(start)kvctl: \(oneLine(message))\n".utf8), to: STDERR_FILENO)
     }
 
     /// An object as JSON, with its members in order of their names.
@@ -38,6 +38,24 @@ enum Console {
     /// Redraws the line that it drew before; on a terminal only.
     static func redraw(_ line: String) throws { try write(Array("\r\u{1B}[K\(line.prefix(width - 1))".utf8)) }
 
+    /// What was asked for is done, and this tells of it: where that fails, asking again would do it twice.
+    static func tell(_ print: () throws -> Void) throws {
+        do {
+            try print()
+        } catch let failure as Failure {
+            throw Failure(.unknown, "it is done, but \(failure.message)")
+        }
+    }
+
+    /// Takes the places of standard input, output and error where one is closed, lest the next file or socket that is
+    /// opened become it, and be written to by whoever means to print.
+    static func guardDescriptors() {
+        for descriptor in [STDIN_FILENO, STDOUT_FILENO, STDERR_FILENO] where fcntl(descriptor, F_GETFD) < 0 {
+            // (Opened so that neither can be done what it is for: that is an error then, as it should be.)
+            _ = open("/dev/null", descriptor == STDIN_FILENO ? O_WRONLY : O_RDONLY)
+        }
+    }
+
     static func write(_ bytes: some Collection<UInt8>, to descriptor: CInt = STDOUT_FILENO) throws {
         let bytes = Array(bytes)
         var written = 0
@@ -48,7 +66,10 @@ enum Console {
             if count >= 0 {
                 written += count
             } else if errno != EINTR {
-                throw Failure(.refused, "can't write to standard output: \(String(cString: strerror(errno)))")
+                // (Whoever reads through `head` goes away when it has enough.)
+                throw Failure(
+                    .refused, "can't write to standard output: \(String(cString: strerror(errno)))",
+                    isSilent: errno == EPIPE)
             }
         }
     }

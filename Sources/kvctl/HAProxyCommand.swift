@@ -56,14 +56,19 @@ struct HAProxySync: AsyncParsableCommand {
     static let usualServerOptions =
         "check inter 500ms fastinter 250ms downinter 500ms fall 2 rise 1 pool-purge-delay 500ms"
 
+    /// Empty where one of those that are named is none.
     private var nodes: [NodeID] {
         guard node.isEmpty else { return node }
         let named = getenv("KVCTL_NODE").map { String(cString: $0) } ?? CommonOptions.usualNode
-        return named.split { $0 == "," || $0 == " " }.compactMap { NodeID($0) }
+        let words = named.split { $0 == "," || $0 == " " }
+        let nodes = words.compactMap { NodeID($0) }
+        return nodes.count == words.count ? nodes : []
     }
 
     func validate() throws {
-        guard !nodes.isEmpty else { throw ValidationError("--node, or KVCTL_NODE, names nodes as ip:port.") }
+        guard !nodes.isEmpty else {
+            throw ValidationError("--node, or KVCTL_NODE, names nodes as literal ip:port, such as 10.0.0.5:5000.")
+        }
         guard interval >= 0.05, interval <= 3600, drain >= 0, drain <= 86_400, timeout > 0, timeout <= 3600 else {
             throw ValidationError("--interval, --drain and --timeout take seconds.")
         }
@@ -71,24 +76,25 @@ struct HAProxySync: AsyncParsableCommand {
         guard isPlain, !backend.isEmpty else {
             throw ValidationError("Names and paths have no blanks and no semicolons.")
         }
+        guard serverOptions.unicodeScalars.allSatisfy({ $0.value >= 0x20 && $0 != ";" }) else {
+            throw ValidationError("--server-options are of one line, and have no semicolons.")
+        }
     }
 
     func run() async throws {
-        let client = StoreClient(entrance: nodes[0], seconds: timeout)
-        var balancer = BalancerSync(
-            client: client, socket: BalancerSocket(path: socket), backend: backend, map: map,
-            serverOptions: serverOptions, drainSeconds: drain, nodes: nodes)
-        do {
+        try await StoreClient.use(entrance: nodes[0], seconds: timeout) { client in
+            let balancer = BalancerSync(
+                client: client, socket: BalancerSocket(path: socket), backend: backend, map: map,
+                serverOptions: serverOptions, drainSeconds: drain, nodes: nodes)
             if watch {
-                await balancer.follow(every: .seconds(interval))
+                await Termination.cancelling {
+                    var balancer = balancer
+                    await balancer.follow(every: .seconds(interval))
+                }
             } else {
+                var balancer = balancer
                 try await balancer.settle()
             }
-        } catch let failure as Failure {
-            await client.shutDown()
-            Console.error(failure.message)
-            throw ExitCode(failure.outcome.exitStatus)
         }
-        await client.shutDown()
     }
 }

@@ -27,8 +27,19 @@ struct ControlCommand: AsyncParsableCommand {
     /// A pipe whose reader has gone ends a write with an error, not this process.
     static func main() async {
         signal(SIGPIPE, SIG_IGN)
+        Console.guardDescriptors()
+        // (Swift's arguments have U+FFFD for each byte that is none of UTF-8: another key than the one that was meant.)
+        for index in 0..<Int(CommandLine.argc) {
+            guard let argument = CommandLine.unsafeArgv[index], String(validatingCString: argument) == nil else {
+                continue
+            }
+            Console.error("argument \(index) is not UTF-8; a value of any bytes can be put by --file or standard input")
+            exit(ExitCode.validationFailure)
+        }
         await main(nil)
     }
+
+    private static func exit(_ code: ExitCode) -> Never { Glibc.exit(code.rawValue) }
 }
 
 /// The version of this program.

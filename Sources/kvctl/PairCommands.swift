@@ -18,11 +18,23 @@ struct ConditionOptions: ParsableArguments {
     @Option(help: ArgumentHelp("Only where it is not, or, with *, where there is none.", valueName: "version"))
     var ifNoneMatch: String?
 
+    func validate() throws {
+        try requireFieldValue(ifMatch, of: "--if-match")
+        try requireFieldValue(ifNoneMatch, of: "--if-none-match")
+    }
+
     var headers: [(String, String)] {
         func tag(_ text: String) -> String { text == "*" || text.contains("\"") ? text : "\"\(text)\"" }
         return [("If-Match", ifMatch), ("If-None-Match", ifNoneMatch)].compactMap { name, text in
             text.map { (name, tag($0)) }
         }
+    }
+}
+
+/// What could not be sent as a header field's value is wrong usage, and nothing is sent.
+private func requireFieldValue(_ text: String?, of option: String) throws {
+    guard text?.utf8.allSatisfy({ $0 >= 0x20 && $0 != 0x7F }) ?? true else {
+        throw ValidationError("\(option) takes no control characters.")
     }
 }
 
@@ -54,7 +66,7 @@ struct GetCommand: AsyncParsableCommand {
     func run() async throws {
         let target = try target(of: key)
         try await common.withClient { client in
-            let answer = try await client.call(.init(target: target))
+            let answer = try await client.pair(.init(target: target))
             guard common.json else { return try Console.write(answer.body.readableBytesView) }
             let text = String(validating: answer.body.readableBytesView, as: UTF8.self)
             try Console.json(
@@ -98,6 +110,7 @@ struct PutCommand: AsyncParsableCommand {
         if let ttl, !(1...Limits.timeToLiveSeconds).contains(ttl) {
             throw ValidationError("--ttl takes seconds, from 1 to \(Limits.timeToLiveSeconds).")
         }
+        try requireFieldValue(contentType, of: "--content-type")
     }
 
     func run() async throws {
@@ -111,12 +124,12 @@ struct PutCommand: AsyncParsableCommand {
             } else {
                 bytes = try Console.input(upTo: PutCommand.largestValueBytes)
             }
-            let answer = try await client.call(
+            let answer = try await client.pair(
                 .init(
                     method: .PUT, target: target,
                     headers: condition.headers + (contentType.map { [("Content-Type", $0)] } ?? []),
                     body: ByteBuffer(bytes: bytes), isRepeatable: false))
-            if common.json { try Console.json(Written(key: key, version: answer.version)) }
+            if common.json { try Console.tell { try Console.json(Written(key: key, version: answer.version)) } }
         }
     }
 }
@@ -139,9 +152,9 @@ struct DeleteCommand: AsyncParsableCommand {
     func run() async throws {
         let target = try target(of: key)
         try await common.withClient { client in
-            let answer = try await client.call(
+            let answer = try await client.pair(
                 .init(method: .DELETE, target: target, headers: condition.headers, isRepeatable: false))
-            if common.json { try Console.json(Written(key: key, version: answer.version)) }
+            if common.json { try Console.tell { try Console.json(Written(key: key, version: answer.version)) } }
         }
     }
 }
@@ -168,12 +181,11 @@ struct IncrementCommand: AsyncParsableCommand {
     func run() async throws {
         let target = try target(of: key)
         try await common.withClient { client in
-            let answer = try await client.call(
+            let answer = try await client.pair(
                 .init(method: .POST, target: "\(target):increment?by=\(by)", isRepeatable: false))
-            if common.json {
+            try Console.tell {
+                guard common.json else { return try Console.say(answer.text) }
                 try Console.json(Counted(key: key, value: Int64(answer.text), version: answer.version))
-            } else {
-                try Console.say(answer.text)
             }
         }
     }

@@ -1,5 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0
 
+private import ArgumentParser
 internal import AsyncHTTPClient
 internal import Control
 private import FoundationEssentials
@@ -27,7 +28,27 @@ struct StoreClient: Sendable {
 
     static let usualConnections = 16
 
-    init(entrance: NodeID, seconds: Double, connections: Int = StoreClient.usualConnections) {
+    /// Calls the body with a client that is shut down afterwards, and ends the process with the status of whatever
+    /// went wrong.
+    static func use(
+        entrance: NodeID, seconds: Double, connections: Int = StoreClient.usualConnections,
+        _ body: (StoreClient) async throws -> Void
+    ) async throws {
+        let client = StoreClient(entrance: entrance, seconds: seconds, connections: connections)
+        do {
+            try await body(client)
+        } catch let failure as Failure {
+            await client.shutDown()
+            if !failure.isSilent { Console.error(failure.message) }
+            throw ExitCode(failure.outcome.exitStatus)
+        } catch {
+            await client.shutDown()
+            throw error
+        }
+        await client.shutDown()
+    }
+
+    private init(entrance: NodeID, seconds: Double, connections: Int) {
         self.entrance = entrance
         self.seconds = seconds
         var configuration = HTTPClient.Configuration(
@@ -39,7 +60,7 @@ struct StoreClient: Sendable {
         http = HTTPClient(eventLoopGroupProvider: .singleton, configuration: configuration)
     }
 
-    func shutDown() async { try? await http.shutdown() }
+    private func shutDown() async { try? await http.shutdown() }
 
     struct Answer: Sendable {
         let status: Int
@@ -100,6 +121,16 @@ struct StoreClient: Sendable {
         } catch {
             throw StoreClient.failure(error, node, changes: !request.isRepeatable)
         }
+    }
+
+    /// The answer to a request for one pair, as `call`. A node says its version; who does not is no node.
+    func pair(_ request: Request) async throws -> Answer {
+        let answer = try await call(request)
+        guard answer.version != nil else {
+            let node = request.node ?? entrance
+            throw Failure(.refused, "\(node) does not answer as the store does; is --node right?")
+        }
+        return answer
     }
 
     /// The answer, where it is a success; otherwise what went wrong. Asks again where nobody was ready and it does no

@@ -20,6 +20,7 @@ struct FastPathTests {
         "X-Tab:\ta", "X-Request-ID: request-1", "x-request-id:  request.2 ", "X-Request-ID: bad one",
         "X-Request-ID:short",
         "traceparent: 00-0af7651916cd43dd8448eb211c80319c-00f067aa0ba902b7-01", "Traceparent: none",
+        "tracestate: a=1, b=2 ", "Tracestate: c=3", "tracestate: bad",
         "X-Request-IDs: request-3", "Space : 1", "X-High: \u{E9}", ": nameless", "Connection: keep-alive, close",
     ]
 
@@ -79,6 +80,7 @@ struct FastPathTests {
         var writes = 0
         var ids = 0
         var parents = 0
+        var states = 0
         let next = Array("GET /route?key=next HTTP/1.1\r\nHost: kv\r\n\r\n".utf8)
         for _ in 0..<20_000 {
             let bytes = FastPathTests.request(&random) + next
@@ -98,6 +100,8 @@ struct FastPathTests {
             #expect(!shorter.contains { if case .end = $0 { true } else { false } }, "it ends no sooner: \(text)")
             let reading = HeadReading(head)
             #expect(trace?.id == reading.trace?.id && trace?.parent == reading.trace?.parent, "\(text)")
+            #expect(trace?.state == reading.trace?.state, "\(text)")
+            if trace?.state != nil { states += 1 }
             if trace?.id != nil { ids += 1 }
             if trace?.parent != nil { parents += 1 }
             guard case .take(let wanted) = reading.verdict else {
@@ -112,7 +116,7 @@ struct FastPathTests {
                     && request.pathLength == wanted.pathLength, "\(text)")
         }
         #expect(reads > 500 && writes > 500, "\(reads) reads, \(writes) writes")
-        #expect(ids > 50 && parents > 20, "\(ids) ids, \(parents) traces")
+        #expect(ids > 50 && parents > 20 && states > 5, "\(ids) ids, \(parents) traces, \(states) states")
     }
 
     @Test("the same answers to the same bytes, whether it sees whole requests or single bytes")

@@ -138,12 +138,19 @@ struct ListTests {
         #expect(await send(exported.body)?.text == "{\"stored\":0,\"kept\":3}\n")
         #expect(await client.ask(getRequest("/keys/b", "If-None-Match: \"1\"\r\n"))?.status == 200)
 
-        for length in [1, 10, exported.body.count - 1] {
-            #expect(await send(Array(exported.body.prefix(length)))?.status == 400)
-        }
+        // (While they are being stored, neither is held yet.)
         func alone(_ key: StoredKey, _ record: Envelope) -> [UInt8] {
             [UInt8(key.bytes.count)] + key.bytes + [0, 0, 0, UInt8(record.buffer.readableBytes)]
                 + Array(record.buffer.readableBytesView)
+        }
+        let twice = [6, 8, 8, 7].flatMap { alone(StoredKey(keys[0]), Self.record(keys[0], $0 << 12)) }
+        #expect(
+            await send(twice + alone(StoredKey(keys[1]), Self.record(keys[1], 9 << 12)))?.text
+                == "{\"stored\":2,\"kept\":3}\n")
+        #expect(await client.ask(getRequest("/keys/a"))?.headers["etag"] == "\"\(Version(time: 8 << 12, writer: 7))\"")
+
+        for length in [1, 10, exported.body.count - 1] {
+            #expect(await send(Array(exported.body.prefix(length)))?.status == 400)
         }
         let stranger = alone(StoredKey(keys[0]), Self.record(keys[0], 1 << 60))
         #expect(await send(stranger)?.text.contains("ahead") == true)

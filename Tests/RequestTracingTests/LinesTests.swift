@@ -77,7 +77,8 @@ struct LogTracerTests {
     @Test("a request's span has the client's as its parent, and what it asks of a node has the request's")
     func family() throws {
         let parent = try LogTracerTests.parent("01")
-        let trace = try #require(RequestTrace(id: RequestID("request-1"), parent: parent))
+        let state = try #require(TraceState("a=1,b@c=x:y"))
+        let trace = try #require(RequestTrace(id: RequestID("request-1"), parent: parent, state: state))
         let tracer = tracer
         trace.begin("/route", tracer)
         var field = CarriedRequestField()
@@ -96,6 +97,7 @@ struct LogTracerTests {
         let spans = lines.map(\.metadata)
         try #require(spans.count == 3)
         #expect(spans.allSatisfy { $0[LogKey.traceID] == "\(parent.trace)" })
+        #expect(spans.allSatisfy { $0[LogKey.traceState] == "a=1,b@c=x:y" })
         #expect(spans.map { $0[LogKey.spanKind] } == ["client", "server", "server"])
         #expect(spans[2][LogKey.spanParent] == "00f067aa0ba902b7" && spans[2][LogKey.spanName] == "/route")
         #expect(spans[0][LogKey.spanParent] == spans[2][LogKey.spanID])
@@ -115,17 +117,35 @@ struct LogTracerTests {
         var field = CarriedRequestField()
         field.add(trace, tracer)
         #expect(field.text == ":\(parent)" && field.spans.isEmpty)
-        let span = tracer.startSpan("other", context: tracer.context(of: parent))
+        let span = tracer.startSpan("other", context: tracer.context(of: TraceContext(parent)))
         #expect(!span.isRecording)
         span.end()
         tracer.startSpan("of nothing", context: .topLevel).end()
         #expect(lines.all.isEmpty)
     }
 
+    @Test("a state for which a batch has no room is left out, and no request for it")
+    func noRoomForStates() throws {
+        let state = try #require(
+            TraceState((0..<4).map { "k\($0)=" + String(repeating: "v", count: 120) }.joined(separator: ",")))
+        var field = CarriedRequestField()
+        let tracer = tracer
+        for number in 0..<6 {
+            let trace = try #require(
+                RequestTrace(id: RequestID("request-\(number)"), parent: LogTracerTests.parent("01"), state: state))
+            trace.begin("/route", tracer)
+            field.add(trace, tracer)
+        }
+        #expect(field.text.utf8.count <= Limits.carriedRequestBytes)
+        let requests = CarriedRequest.list(field.text)
+        #expect(requests.map(\.id) == (0..<6).map { RequestID("request-\($0)") })
+        #expect(requests.map { $0.state != nil } == [true] + Array(repeating: false, count: 5))
+    }
+
     @Test("a flood of spans stays within the bound")
     func flood() throws {
         let tracer = tracer
-        let context = tracer.context(of: try LogTracerTests.parent("01"))
+        let context = tracer.context(of: TraceContext(try LogTracerTests.parent("01")))
         for _ in 0..<(3 * Limits.spanLinesPerSecond) { tracer.startSpan("many", context: context).end() }
         #expect(lines.all.count == Limits.spanLinesPerSecond)
     }
@@ -134,7 +154,7 @@ struct LogTracerTests {
     func errors() throws {
         struct Telling: Error {}
         let tracer = tracer
-        let context = tracer.context(of: try LogTracerTests.parent("01"))
+        let context = tracer.context(of: TraceContext(try LogTracerTests.parent("01")))
         let span = tracer.startSpan("x", context: context)
         span.recordError(Telling())
         span.end()

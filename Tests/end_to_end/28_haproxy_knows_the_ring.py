@@ -1,14 +1,18 @@
 # SPDX-License-Identifier: Apache-2.0
 """HAProxy sends each request to a node that holds its key, and learns of nodes that come and go; without that it costs a hop, never an answer."""
 
+import os
 import re
+import signal
+import socketserver
+import threading
 import time
 import urllib.request
 
 from harness.client import Connection, form_request, percent_encode, request_bytes
 from harness.cluster import REPOSITORY, find_kvctl_binary
 from harness.expectations import eventually, expect, expect_equal
-from harness.kvctl import UNAVAILABLE, Kvctl
+from harness.kvctl import FAILED, UNAVAILABLE, Kvctl
 from harness.placement import Ring
 from harness.processes import OwnedProcess
 
@@ -25,6 +29,8 @@ def run(context):
         one_replica(context, cluster)
     with context.cluster(replicas=3, positions={3000: 1, 6000: 2, 9000: 3}) as cluster:
         a_node_is_down(cluster)
+    with context.cluster(settings={"repairSeconds": 0}) as cluster:
+        what_goes_wrong(cluster)
     too_many_requests(context)
 
 
@@ -143,10 +149,10 @@ def one_replica(context, cluster):
     use_all(cluster)
 
 
-def install(cluster, ring):
+def install(cluster, ring, replicas=1):
     for node in cluster.nodes:
         if node.address in ring.nodes_by_position.values():
-            expect_equal(node.install_ring(ring, replicas=1).status, 200, "installing a ring")
+            expect_equal(node.install_ring(ring, replicas=replicas).status, 200, "installing a ring")
 
 
 def wait_for_map(cluster, ring):
@@ -195,6 +201,88 @@ def a_node_is_down(cluster):
             node.wait_until_alive()
             node.wait_until_ready()
             eventually(5, "HAProxy has seen it", lambda: re.search(r"^nodes,node1,.*,UP,", cluster.proxy.order("show stat"), re.M))
+
+
+def what_goes_wrong(cluster):
+    """HAProxy or all nodes are away, or a map is longer than a command: it is said once, healed, and nothing stays behind."""
+    log = cluster.directory / "sync.log"
+    sync = follow(cluster)
+    wait_for_map(cluster, cluster.first_ring)
+
+    # 100 nodes at 40 positions each, and the two that are there, and are asked.
+    def seat(number):
+        return cluster.addresses[number] if number < 2 else f"10.77.0.{number % 100}:5000"
+    install(cluster, Ring({number * 2: seat(number) for number in range(4000)}), 3)
+    eventually(30, "the map has a range for each position", lambda: len(entries(cluster)) == 4001)
+    expect(len(servers(cluster)) > 100, f"{len(servers(cluster))} servers")
+    # Nodes come and go sooner than anybody looks.
+    for number in range(5):
+        install(cluster, cluster.first_ring.adding(5000, f"10.77.9.{number}:5000"))
+        time.sleep(0.1)
+    install(cluster, cluster.first_ring)
+    wait_for_map(cluster, cluster.first_ring)
+    eventually(60, "all those are gone again", lambda: sorted(servers(cluster)) == ["node1", "node2"])
+
+    # One after the other, each told once.
+    before = log.read_text()
+    for node in cluster.nodes:
+        node.pause_host()
+    eventually(20, "it says that nobody answers", lambda: "no node tells" in log.read_text())
+    time.sleep(3)
+    for node in cluster.nodes:
+        node.resume_host()
+    eventually(20, "it says that it works again", lambda: "works again" in log.read_text())
+    expect_equal(log.read_text()[len(before):].count("no node tells"), 1, "lines of nodes that are away")
+    expect_equal(sorted(servers(cluster)), ["node1", "node2"], "the servers")
+    before = log.read_text()
+    cluster.proxy.end()
+    eventually(20, "it says that HAProxy is away", lambda: "does not listen" in log.read_text())
+    time.sleep(1)
+    cluster.proxy.start()
+    wait_for_map(cluster, cluster.first_ring)
+    expect_equal(log.read_text()[len(before):].count("does not listen"), 1, "lines of an HAProxy that is away")
+    descriptors = len(os.listdir(f"/proc/{sync.pid}/fd"))
+    expect(descriptors < 60, f"{descriptors} descriptors are open")
+
+    expect(sync.alive, "the sync has ended")
+    sync.signal(signal.SIGTERM)
+    expect(sync.wait(10), "it goes on after SIGTERM")
+    expect_equal((sync.exit_code, log.read_text().rstrip().splitlines()[-1].count("no node")), (0, 0), "how it ended")
+
+    # An order that HAProxy does not take, each time anew.
+    kvctl = Kvctl(cluster.node(1).address)
+    kvctl("haproxy", "sync", "--socket", cluster.proxy.socket_path, "--backend", "others").expect(FAILED, says="HAProxy answers with")
+    kvctl("haproxy", "sync", "--socket", cluster.proxy.socket_path, "--map", "others").expect(FAILED, says="HAProxy has no map")
+    versions = []
+    with Refusing(cluster.directory / "refusing.sock", cluster.proxy.order, "add map @") as refusing:
+        cluster.proxy.order(f"clear map {cluster.directory}/ring.map")
+        for _ in range(3):
+            kvctl("haproxy", "sync", "--socket", refusing.path).expect(FAILED, says="out of memory")
+        versions = [line.split()[2] for line in refusing.seen if line.startswith("clear map @")]
+    expect_equal(len(set(versions)), 3, f"prepared maps that were given up: {versions}")
+
+
+class Refusing(socketserver.ThreadingUnixStreamServer):
+    """HAProxy's admin socket, but for one order, which it is said to have no memory for."""
+
+    daemon_threads = True
+
+    def __init__(self, path, order, refused):
+        self.path, self.order, self.refused, self.seen = path, order, refused, []
+        super().__init__(str(path), Passing)
+        threading.Thread(target=self.serve_forever, daemon=True).start()
+
+    def __exit__(self, *_):
+        self.shutdown()
+        self.server_close()
+
+
+class Passing(socketserver.BaseRequestHandler):
+    def handle(self):
+        line = self.request.recv(1 << 16).decode()
+        self.server.seen.append(line)
+        refused = line.startswith(self.server.refused)
+        self.request.sendall(b"out of memory\n\n" if refused else self.server.order(line.strip()).encode() + b"\n")
 
 
 def too_many_requests(context):

@@ -47,9 +47,10 @@ def lines_of(node, request_id):
     return own, carried
 
 
-def named(key, request_id=None, traceparent=None, method="GET"):
+def named(key, request_id=None, traceparent=None, method="GET", states=()):
     headers = [("X-Request-ID", request_id)] if request_id else []
     headers += [("traceparent", traceparent)] if traceparent else []
+    headers += [("tracestate", state) for state in states]
     if method == "GET":
         return request_bytes("GET", f"/route?key={key}", headers=headers)
     return request_bytes("POST", "/route", f"key={key}&val={VALUE}".encode(), headers)
@@ -140,7 +141,9 @@ def spans(cluster, front, owner, key):
     """client → node 1 → node 2, each the parent of the next."""
     for method in ("GET", "POST"):
         trace = TRACE[:-1] + {"GET": "a", "POST": "b"}[method]
-        answer = ask(front.address, named(key, "traced-request-1", f"00-{trace}-{PARENT}-01", method))
+        # (Of two fields one list is made, and a later version is read as far as it is known.)
+        version, states = {"GET": ("00", ["a=1 , b@c=x:y"]), "POST": ("01", ["a=1", "b@c=x:y"])}[method]
+        answer = ask(front.address, named(key, "traced-request-1", f"{version}-{trace}-{PARENT}-01", method, states))
         expect_equal(answer.status, 200, f"a {method} in a sampled trace")
 
         def of(node):
@@ -156,6 +159,7 @@ def spans(cluster, front, owner, key):
         peer, = of(owner)
         expect_equal((peer["span.parent"], peer["span.kind"], peer["span.name"]), (client[0]["span.id"], "server", "/peer/batch"),
                      "node 2's own span")
+        expect_equal({span.get("trace.state") for span in (server[0], client[0], peer)}, {"a=1,b@c=x:y"}, "the trace's state")
         expect(float(peer["span.milliseconds"]) <= float(client[0]["span.milliseconds"]) <= float(server[0]["span.milliseconds"]),
                f"spans that hold others are shorter: {peer}, {client[0]}, {server[0]}")
         expect_equal(of(cluster.node(3)), [], "node 3 has no part in it")
@@ -167,7 +171,7 @@ def without_a_sampled_trace(cluster, front, owner, key):
     owner.memcached.pause()
     try:
         expect_equal(ask(front.address, named(key, "unsampled-request", f"00-{trace}-{PARENT}-00")).status, 503, "a failure")
-        for malformed in (f"00-{trace}-{PARENT}", f"01-{trace}-{PARENT}-01", f"00-{trace.upper()}-{PARENT}-01", "x"):
+        for malformed in (f"00-{trace}-{PARENT}", f"ff-{trace}-{PARENT}-01", f"00-{trace.upper()}-{PARENT}-01", "x"):
             expect_equal(ask(front.address, named(key, "malformed-trace", malformed)).status, 503, "a failure")
     finally:
         owner.memcached.resume()

@@ -109,6 +109,9 @@ private func document(replicas: Int, _ seats: [(Int, Int)]) -> RingDocument {
             (503, "not-applied", true, .unavailable),
             (503, "unknown", true, .unknown), (502, nil, true, .unknown), (504, nil, false, .unavailable),
             (507, "not-applied", true, .refused), (507, "unknown", true, .unknown), (500, nil, true, .unknown),
+            // What somebody else does not have, or would send elsewhere.
+            (404, nil, false, .refused), (412, nil, true, .refused), (302, nil, true, .refused),
+            (304, nil, false, .refused), (204, "not-applied", true, .done),
         ] as [(Int, String?, Bool, RequestOutcome)])
     func isToldByStatusAndHeader(_ status: Int, _ outcome: String?, _ changes: Bool, _ wanted: RequestOutcome) {
         #expect(RequestOutcome(status: status, outcome: outcome, changes: changes) == wanted)

@@ -13,6 +13,7 @@ import Testing
 
     @Test func aLineShowsDifferentKeysDifferently() {
         #expect(printable(Array("grün \\ x".utf8)) == "grün \\x5C x")
+        #expect(oneLine("a\r\nb\u{1B}[31m\u{2028}\\ü") == "a  b [31m \\ü")
         #expect(printable([0x61, 0x0A, 0x7F]) == "a\\x0A\\x7F")
         #expect(printable([0xFF, 0x41]) == "\\xFF\\x41")
         #expect(printable(Array("a\u{2028}b\u{202E}".utf8)) == "a\\xE2\\x80\\xA8b\\xE2\\x80\\xAE")
