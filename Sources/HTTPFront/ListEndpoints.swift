@@ -2,8 +2,8 @@
 
 private import Cluster
 private import FoundationEssentials
-internal import KeyValue
-internal import NIOCore
+package import KeyValue
+package import NIOCore
 
 /// All pairs of the ring: `GET /keys`, `GET /keys:export`, `POST /keys:import` (docs/listing.md).
 extension HTTPFrontHandler {
@@ -134,7 +134,7 @@ extension ListingMark {
 }
 
 /// Pairs as `/keys:export` gives them and `/keys:import` takes them: records as in a block of a snapshot.
-enum ExportedRecords {
+package enum ExportedRecords {
     static func encode(_ pairs: [ListedPair]) -> ByteBuffer {
         var buffer = ByteBuffer()
         for pair in pairs { SnapshotBlock.write(SnapshotRecord(key: pair.key, envelope: pair.record), into: &buffer) }
@@ -142,7 +142,7 @@ enum ExportedRecords {
     }
 
     /// Nil where they are none, or where a record is no pair of a client's.
-    static func decode(_ bytes: ByteBuffer) -> [SnapshotRecord]? {
+    package static func decode(_ bytes: ByteBuffer) -> [SnapshotRecord]? {
         guard let records = SnapshotBlock.records(in: bytes) else { return nil }
         let areClients = records.allSatisfy { record in
             !record.envelope.isTombstone && record.envelope.version.time > 0

@@ -104,15 +104,15 @@ package struct MetadumpScanner: Sendable {
 }
 
 /// Takes in a dump, a piece at a time, cut anywhere.
-struct MetadumpReader {
-    enum State: Hashable {
+package struct MetadumpReader {
+    package enum State: Hashable {
         case reading
         case ended
         case busy
         case failed(String)
     }
 
-    private(set) var state = State.reading
+    package private(set) var state = State.reading
     private let firstByte: UInt8
     private let wanted: [Bool]
     private let oldToken: UInt64
@@ -130,7 +130,7 @@ struct MetadumpReader {
     private static let lineBytes = 4096
 
     /// - Parameter token: items whose cas token is not above it are left out.
-    init(
+    package init(
         _ kind: StoredKey.Kind = .pair, wanted: [Bool], newerThan token: UInt64, maximumKeys: Int, maximumBytes: Int
     ) {
         self.firstByte = kind.rawValue
@@ -140,7 +140,7 @@ struct MetadumpReader {
         self.maximumBytes = maximumBytes
     }
 
-    mutating func take(_ bytes: UnsafeRawBufferPointer) {
+    package mutating func take(_ bytes: UnsafeRawBufferPointer) {
         var start = 0
         while start < bytes.count, state == .reading {
             guard let end = bytes[start...].firstIndex(of: 0x0a) else {
@@ -242,7 +242,7 @@ struct MetadumpReader {
     }
 
     /// All that was taken in, by slot (a counting sort).
-    func sorted() -> MetadumpScanner.Scan {
+    package func sorted() -> MetadumpScanner.Scan {
         var starts = [Int](repeating: 0, count: Slot.count + 1)
         for slot in slots { starts[Int(slot) + 1] += 1 }
         for slot in 0..<Slot.count { starts[slot + 1] += starts[slot] }
