@@ -26,8 +26,37 @@ AT_ONCE = 32
 #: take to end after that.
 QUIET_SECONDS, SETTLED_SECONDS, END_SECONDS = 1.5, 0.3, 4.0
 
-#: What the store takes and h11 does not, or reads otherwise, each with the reason why nothing is smuggled by it.
-READ_OTHERWISE = {
+#: What a node takes and h11 does not, with the reason: what has to be replaced in it to have h11 find the requests that are meant, and by
+#: what. (They may be refused all the same.)
+READ_BY_NODES = {
+    # An empty line before a request is to be passed over (RFC 9112, section 2.2).
+    "blank lines before a request": (b"\r\n\r\n", b""),
+    "one LF before a request": (b"\n", b""),
+    "a request behind CR CR LF": (b"\r\r\n", b""),
+    # A number may have any zeros in front; h11 stops at 20 digits.
+    "length: with many leading zeros": (b"0" * 40, b""),
+    "chunks: a size with many leading zeros": (b"0" * 40, b""),
+    # The words of a request line may be found between any blanks (section 3).
+    "two blanks before the target": (b"  ", b" "),
+    "two blanks behind the target": (b"  ", b" "),
+}
+#: And what HAProxy 2.6 takes as well. It writes each request anew, so that nobody behind it sees these bytes, but for those that nodes refuse.
+READ_BY_HAPROXY = {
+    **READ_BY_NODES,
+    "tabs for blanks": (b"GET\t/route?key=@c\t", b"GET /route?key=@c "),
+    # Nodes refuse it, with their connection to HAProxy.
+    "no Host": (b"HTTP/1.1\r\n", b"HTTP/1.1\r\nHost: kv\r\n"),
+    "a NUL in a value": (b"\0", b""),
+    "chunks: a trailer with a NUL": (b"\0", b""),
+    "coding: chunked with an empty element behind": (b"chunked,", b"chunked"),
+    # Ends of lines within chunks.
+    "chunks: an extension behind a blank": (b" ;", b";"),
+    "chunks: an extension that ends in a bare LF": (b"x\n", b"x\r\n"),
+    "chunks: a size behind a bare LF": (b"f\n", b"f\r\n"),
+    "chunks: data that end in a bare LF": (b"1\n0", b"1\r\n0"),
+    "chunks: data that are shorter than their size": (b"1\r\n0", b"1\r\r\n0"),
+    "chunks: the last one ends in LF LF": (b"0\n\n", b"0\r\n\r\n"),
+    "chunks: a trailer with a bare LF": (b"1\n", b"1\r\n"),
 }
 
 
@@ -40,8 +69,8 @@ def run(context):
             proxy = second_proxy(cluster, recorder)
             try:
                 found = {
-                    "a node": judge(h11, cluster, cluster.node(1).address, b"n", names),
-                    "a node behind HAProxy": judge(h11, cluster, cluster.proxy.address, b"p", names),
+                    "a node": judge(h11, cluster, cluster.node(1).address, b"n", names, READ_BY_NODES),
+                    "a node behind HAProxy": judge(h11, cluster, cluster.proxy.address, b"p", names, READ_BY_HAPROXY),
                     "HAProxy": judge_forwarded(h11, recorder, proxy.address, b"r", names),
                 }
             finally:
@@ -145,7 +174,7 @@ class Store:
         return None
 
 
-def judge(h11, cluster, address, prefix, names):
+def judge(h11, cluster, address, prefix, names, read_otherwise):
     """Sends all vectors; returns what is wrong, a line each, and how many were read alike, and refused."""
     names = [prefix + name[1:] for name in names]
     node = cluster.node(1)
@@ -154,24 +183,28 @@ def judge(h11, cluster, address, prefix, names):
             key = f"{name.decode()}{letter}"
             expect(node.store(key, f"value of {key}").status == 200, f"storing {key}")
     with ThreadPoolExecutor(AT_ONCE) as pool:
-        outcomes = list(pool.map(lambda pair: judge_one(h11, node, address, *pair), zip(VECTORS, names)))
+        outcomes = list(pool.map(lambda pair: judge_one(h11, node, address, read_otherwise, *pair), zip(VECTORS, names)))
     problems = [f"{title}: {problem}" for (title, _), (problem, _) in zip(VECTORS, outcomes) if problem]
     return problems, {kind: sum(kind == found for _, found in outcomes) for kind in ("same", "refused")}
 
 
-def judge_one(h11, node, address, vector, name):
-    title, template = vector
-    data = vector_bytes(template, name)
-    reference, store = Reference(h11, data), Store(name)
+def judge_one(h11, node, address, read_otherwise, vector, name):
+    data = vector_bytes(vector[1], name)
+    reference, store = Reference(h11, meant(vector, name, read_otherwise)), Store(name)
     expected = [(request, store.answer(*request)) for request in reference.requests]
     answers, ending, rest = exchange(address, data, [method == "HEAD" for method, _, _ in reference.requests])
     is_closed = ending == "closed" or ending == "ended" and not reference.is_clean
     held = {letter: node.read(f"{name.decode()}{letter}") for letter in "abcdh"}
     pairs = {f"{name.decode()}{letter}": answer.text for letter, answer in held.items() if answer.status == 200}
-    problem, kind = compare(name, expected, reference.is_clean, answers, is_closed, rest, pairs)
-    if title in READ_OTHERWISE:
-        return (None, kind) if problem else ("is read alike: nothing to except any more", kind)
-    return problem, kind
+    return compare(name, expected, reference.is_clean, answers, is_closed, rest, pairs)
+
+
+def meant(vector, name, read_otherwise):
+    """What h11 is given for a vector."""
+    title, template = vector
+    old, new = read_otherwise.get(title, (b"", b""))
+    assert old in template, title
+    return vector_bytes(template.replace(old, new, 1), name)
 
 
 def compare(name, expected, is_clean, answers, is_closed, rest, pairs):
@@ -194,8 +227,8 @@ def compare(name, expected, is_clean, answers, is_closed, rest, pairs):
             break
         if number + 1 == len(answers) and number + 1 < len(expected):
             return f"a refusal ({answer.status}) after which nothing is answered, and the connection is open", "hangs"
-    same = is_clean and len(answers) == len(expected) and all(
-        wanted is None or (answer.status, answer.text) == wanted for answer, (_, wanted) in zip(answers, expected))
+    # (A refusal behind which the connection goes on has found the same end as h11, or the next answers would be others.)
+    same = is_clean and len(answers) == len(expected)
     if not same and not is_closed:
         return (f"neither the {len(expected)} requests of h11's ({'whole' if is_clean else 'then an error'}) nor a refusal that closes: "
                 f"{[answer.status for answer in answers]}"), "hangs"
@@ -288,14 +321,16 @@ class Recorder:
     def _serve(self, connection):
         h11 = self._h11
         reading = h11.Connection(h11.SERVER, max_incomplete_event_size=1 << 17)
-        head, body = None, b""
+        head, body, raw = None, b"", b""
         with connection:
             connection.settimeout(30)
             while True:
                 try:
                     event = reading.next_event()
                     if event is h11.NEED_DATA:
-                        reading.receive_data(connection.recv(1 << 16))
+                        got = connection.recv(1 << 16)
+                        raw += got
+                        reading.receive_data(got)
                     elif isinstance(event, h11.Request):
                         head, body = event, b""
                     elif isinstance(event, h11.Data):
@@ -310,11 +345,12 @@ class Recorder:
                         if reading.our_state is h11.MUST_CLOSE:
                             return
                         reading.start_next_cycle()
+                        raw = b""
                     else:
                         return
                 except h11.RemoteProtocolError as problem:
                     with self._lock:
-                        self.errors.append(f"{problem}, behind {head}")
+                        self.errors.append((problem, raw))
                     return
                 except OSError:
                     return
@@ -340,23 +376,22 @@ def judge_forwarded(h11, recorder, address, prefix, names):
     with ThreadPoolExecutor(AT_ONCE) as pool:
         outcomes = list(pool.map(lambda pair: judge_one_forwarded(h11, recorder, address, *pair), zip(VECTORS, names)))
     problems = [f"{title}: {problem}" for (title, _), (problem, _) in zip(VECTORS, outcomes) if problem]
-    problems += [f"it sent on what h11 can't read: {error}" for error in recorder.errors]
+    excepted = {name for (title, _), name in zip(VECTORS, names) if title in READ_BY_HAPROXY}
+    problems += [f"it sent on what h11 can't read: {error}: {raw[:300]!r}" for error, raw in recorder.errors
+                 if not any(name in raw for name in excepted)]
     return problems, {kind: sum(kind == found for _, found in outcomes) for kind in ("same", "refused")}
 
 
 def judge_one_forwarded(h11, recorder, address, vector, name):
     """HAProxy sends on the requests that h11 finds, or the first of them, and then refuses and closes."""
-    title, template = vector
-    data = vector_bytes(template, name)
-    reference = Reference(h11, data)
+    data = vector_bytes(vector[1], name)
+    reference = Reference(h11, meant(vector, name, READ_BY_HAPROXY))
     answers, ending, rest = exchange(address, data, [method == "HEAD" for method, _, _ in reference.requests])
     is_closed = ending == "closed" or ending == "ended" and not reference.is_clean
     sent_on = recorder.of(name)
     wanted = [(method, without_host(target), body) for method, target, body in reference.requests
               if name.decode() in target or name in body]
     found = [(method, without_host(target), body) for method, target, body in sent_on]
-    if title in READ_OTHERWISE:
-        return None, "refused"
     if rest:
         return f"bytes behind the last answer: {rest[:80]!r}", "split"
     if reference.is_clean and found == wanted:

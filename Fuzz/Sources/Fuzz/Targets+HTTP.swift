@@ -66,6 +66,9 @@ private func decoded(_ bytes: Slice<UnsafeRawBufferPointer>) -> [HTTPServerReque
     hold(whole.channel.isActive == cut.channel.isActive, "it is open in one case only")
 }
 
+/// (To make one takes longer than an input does. There is one thread.)
+private nonisolated(unsafe) let metrics = FrontMetrics()
+
 /// A client's connection without a network.
 private final class FuzzConnection {
     let store = FuzzStore()
@@ -77,7 +80,7 @@ private final class FuzzConnection {
         channel.allowRemoteHalfClosure = true
         let front = Front(
             node: FuzzStore.node, loop: channel.embeddedEventLoop, data: store, operators: NoOperators(),
-            tasks: NoTasks())
+            tasks: NoTasks(), metrics: metrics)
         do {
             if isPlain {
                 var limits = NIOHTTPDecoderLimitConfiguration()

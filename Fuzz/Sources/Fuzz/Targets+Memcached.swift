@@ -63,6 +63,9 @@ private let allSlots = [Bool](repeating: true, count: Slot.count)
     hold(whole.channel.isActive == cut.channel.isActive, "it is open in one case only")
 }
 
+/// (To make one takes longer than an input does. There is one thread.)
+private nonisolated(unsafe) let metrics = CommandMetrics()
+
 /// A client's connection without a network.
 private final class CommandConnection {
     let store = FuzzStore()
@@ -71,7 +74,7 @@ private final class CommandConnection {
 
     init() {
         channel.allowRemoteHalfClosure = true
-        let front = CommandFront(loop: channel.embeddedEventLoop, store: store, version: "0")
+        let front = CommandFront(loop: channel.embeddedEventLoop, store: store, version: "0", metrics: metrics)
         do {
             try channel.pipeline.syncOperations.addHandler(CommandHandler(front))
             try channel.connect(to: SocketAddress(ipAddress: "127.0.0.1", port: 1)).wait()
