@@ -4,7 +4,8 @@
 # Feeds a decoder with random bytes (docs/fuzzing.md).
 set -eu
 HERE=$(cd "$(dirname "$0")" && pwd)
-BUILD=(swift build -c release --package-path "$HERE" --sanitize address --sanitize fuzzer)
+# (Both in one flag: of `--sanitize address --sanitize fuzzer` Swift code gets one alone, and libFuzzer is blind.)
+BUILD=(swift build -c release --package-path "$HERE" -Xswiftc "-sanitize=fuzzer,address")
 
 usage() {
     cat <<'END'

@@ -25,9 +25,9 @@ WITHIN, FLOOR_MILLISECONDS = 2.0, 4.0
 SPARE_DESCRIPTORS = 3000
 #: A head has 5 s, and a connection without any request 10 s; the front looks at its deadlines four times a second.
 SLOW_END_SECONDS, IDLE_END_SECONDS = 7, 13
-#: Who take nothing; what a worker may become larger by them (it may hold 256 MiB, and what was under way when it had them); and how soon they
+#: Who take nothing; what a worker may become larger by them (it may hold 256 MiB, and what was being read when it had them); and how soon they
 #: are sent away, for others are refused meanwhile.
-SLOW_READERS, WORKER_MEGABYTES, READERS_END_SECONDS = 600, 400, 12
+SLOW_READERS, WORKER_MEGABYTES, READERS_END_SECONDS = 600, 600, 7
 
 
 def run(context):
