@@ -12,7 +12,7 @@ Usage: Tests/sanitize.sh [--only thread|address] [--end-to-end NN]... [--jobs N]
 Builds all tests, and the daemon, with ThreadSanitizer, and then with AddressSanitizer, each in a directory of its own
 (.build/sanitize-thread, .build/sanitize-address), and runs the unit tests and end-to-end tests with it. It is no part of
 Tests/run.sh: each of the two builds takes some 20 minutes on two processors the first time, for every package is built
-anew, and the tests several times as long as without.
+anew, and the tests take several times as long as without.
 
   --only NAME        one of the two
   --end-to-end NN    which end-to-end tests, instead of 02, 13 and 26; none: no one
