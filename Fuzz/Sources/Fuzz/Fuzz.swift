@@ -3,8 +3,26 @@
 private import FoundationEssentials
 private import Glibc
 
+/// SwiftPM has an executable's `main` under this name. (libFuzzer's own is therefore not linked.)
+@_cdecl("Fuzz_main")
+public func main(
+    _ count: CInt, _ arguments: UnsafeMutablePointer<UnsafeMutablePointer<CChar>?>
+) -> CInt {
+    var count = count
+    var arguments = arguments
+    return runDriver(&count, &arguments, fuzz)
+}
+
+/// libFuzzer's `LLVMFuzzerRunDriver`, which has no header here.
+@_silgen_name("LLVMFuzzerRunDriver")
+private func runDriver(
+    _ count: UnsafeMutablePointer<CInt>,
+    _ arguments: UnsafeMutablePointer<UnsafeMutablePointer<UnsafeMutablePointer<CChar>?>>,
+    _ body: @convention(c) (UnsafePointer<UInt8>?, Int) -> CInt
+) -> CInt
+
 /// What libFuzzer calls with each input. One program has all targets, so that it is linked once; `KV_FUZZ_TARGET` says
-/// which one is meant (`run.sh` sets it). libFuzzer's own library has `main`.
+/// which one is meant (`run.sh` sets it).
 @_cdecl("LLVMFuzzerTestOneInput")
 public func fuzz(_ bytes: UnsafePointer<UInt8>?, _ count: Int) -> CInt {
     target(UnsafeRawBufferPointer(start: bytes, count: count))
