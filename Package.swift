@@ -28,6 +28,13 @@ let package = Package(
     products: [
         .executable(name: "KVServer", targets: ["KVServer"]),
         .executable(name: "kvctl", targets: ["kvctl"]),
+        // What reads bytes from elsewhere, for the package beside this one that fuzzes it.
+        .library(
+            name: "Parsers",
+            targets: [
+                "HTTPFront", "MemcachedFront", "Listening", "Cluster", "RequestTracing", "Memcached", "Etcd", "Control",
+                "KeyValue", "HashRing",
+            ]),
     ],
     dependencies: [
         .package(url: "https://github.com/apple/swift-nio", from: "2.101.2"),

@@ -1,8 +1,8 @@
 // SPDX-License-Identifier: Apache-2.0
 
 internal import FoundationEssentials
-internal import KeyValue
-internal import NIOCore
+package import KeyValue
+package import NIOCore
 
 /// `POST /keys:batch`: what is asked for, as JSON says it.
 package struct BatchRequest: Decodable, Sendable {
@@ -29,12 +29,12 @@ package struct BatchRequest: Decodable, Sendable {
         let bytes: [UInt8]?
     }
 
-    struct Malformed: Error {
+    package struct Malformed: Error {
         /// What is wrong, and where.
-        let reason: String
+        package let reason: String
     }
 
-    init(json: ByteBuffer) throws(Malformed) {
+    package init(json: ByteBuffer) throws(Malformed) {
         do {
             self = try JSONDecoder().decode(Self.self, from: Data(json.readableBytesView))
         } catch {
@@ -84,7 +84,7 @@ extension BatchRequest.Operation {
     }
 
     /// The operation, or what is wrong with it.
-    var checked: Result<CheckedOperation, Refusal> {
+    package var checked: Result<CheckedOperation, Refusal> {
         guard let bytes = key.bytes, bytes.count <= Limits.keyBytes, let key = Key(bytes) else {
             return .failure(Refusal(answer: ErrorAnswer.noKeyInBatch))
         }
@@ -116,16 +116,16 @@ extension BatchRequest.Operation {
 }
 
 /// One operation of a batch that can be done.
-struct CheckedOperation: Sendable {
-    enum Action: Sendable {
+package struct CheckedOperation: Sendable {
+    package enum Action: Sendable {
         case get
         case put(ByteBuffer, contentType: String?, timeToLiveSeconds: Int?)
         case delete
     }
 
-    let key: Key
-    let action: Action
-    let precondition: Precondition
+    package let key: Key
+    package let action: Action
+    package let precondition: Precondition
 }
 
 extension Decoder {

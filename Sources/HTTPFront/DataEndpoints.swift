@@ -281,6 +281,6 @@ extension HTTPFrontHandler {
 }
 
 /// Why a request, or one operation of a batch, is not done.
-struct Refusal: Error {
+package struct Refusal: Error {
     let answer: Answer
 }

@@ -39,7 +39,8 @@ package enum ErrorAnswer {
     package static let headersTooLarge = refusal(
         .headersTooLarge,
         "The headers are over \(Limits.requestHeaderBytes) bytes or \(Limits.requestHeaderFields) fields.")
-    package static let noHost = refusal(.badRequest, "An HTTP/1.1 request has one Host header.")
+    /// (Of such a request others may find another end.)
+    package static let noHost = refusal(.badRequest, "An HTTP/1.1 request has one Host header.").closing
     package static let unknownExpectation = refusal(.expectationFailed, "Only 100-continue can be expected.")
     package static let tooSlow = refusal(.requestTimeout, "The request took too long to arrive.").closing
     package static let unknownCoding = refusal(.notImplemented, "A body comes plain or in chunks.").closing

@@ -23,7 +23,8 @@ package final class Front {
         package var idle = TimeAmount.seconds(10)
         /// Between an answer and the next request, once the worker is leaving.
         package var idleWhileLeaving = TimeAmount.seconds(3)
-        /// Without taking a single byte of what waits to be sent.
+        /// Without taking a single byte of what waits to be sent. (While the worker holds all the bytes that it may,
+        /// answers have as long as bodies.)
         package var write = TimeAmount.seconds(10)
         /// For the other side to end a connection that has had its last answer.
         package var farewell = TimeAmount.seconds(2)
@@ -62,7 +63,7 @@ package final class Front {
     package private(set) var isLeaving = false
     /// The time of the last sweep: good enough for deadlines of seconds, and free.
     package private(set) var roughNow: NIODeadline
-    /// Bytes of bodies being received and of answers that wait; see `Limits.frontBytes`.
+    /// Bytes of bodies being received and of answers that wait or are being sent; see `Limits.frontBytes`.
     package private(set) var heldBytes = 0
 
     private var connections: [HTTPFrontHandler] = []

@@ -58,6 +58,8 @@ package final class HTTPFrontHandler: ChannelInboundHandler {
     private var lastActivity: NIODeadline
     private var sentBytes = 0
     private var drained: (bytes: Int, since: NIODeadline)
+    /// Since when there has always been something to send, and how much the client had taken by then.
+    private var sending: (bytes: Int, since: NIODeadline)?
 
     package init(_ front: Front) {
         self.front = front
@@ -326,8 +328,15 @@ package final class HTTPFrontHandler: ChannelInboundHandler {
     }
 
     private func write(_ bytes: ByteBuffer) {
-        sentBytes += bytes.readableBytes
-        context?.write(wrapOutboundOut(bytes), promise: nil)
+        guard let context else { return }
+        let count = bytes.readableBytes
+        sentBytes += count
+        guard count > Front.writtenBytes else { return context.write(wrapOutboundOut(bytes), promise: nil) }
+        // It takes memory until the client has taken it, however long that is.
+        front.hold(count)
+        let sent = context.eventLoop.makePromise(of: Void.self)
+        sent.futureResult.assumeIsolated().whenComplete { [front] _ in front.hold(-count) }
+        context.write(wrapOutboundOut(bytes), promise: sent)
     }
 
     private func writeOut() {
@@ -417,8 +426,18 @@ package final class HTTPFrontHandler: ChannelInboundHandler {
         return (try? context.channel.syncOptions?.getOption(ChannelOptions.bufferedWritableBytes)) ?? 0
     }
 
-    /// Whether the client has taken nothing of what waits for it for too long.
+    /// Whether the client has taken nothing of what waits for it for too long; or, while the front has its fill and
+    /// others are refused for it, little.
     private func isStuck(_ waitingBytes: Int, _ now: NIODeadline) -> Bool {
+        if waitingBytes == 0 {
+            sending = nil
+        } else {
+            let (before, since) = sending ?? (sentBytes - waitingBytes, now)
+            sending = (before, since)
+            let taken = sentBytes - waitingBytes - before
+            let allowance = TimeAmount.seconds(Int64(taken / max(1, front.patience.bodyBytesPerSecond)))
+            if front.isFull, now - since > front.patience.body + allowance { return true }
+        }
         if waitingBytes == 0 || sentBytes - waitingBytes != drained.bytes {
             drained = (sentBytes - waitingBytes, now)
             return false

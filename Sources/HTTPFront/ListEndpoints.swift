@@ -2,8 +2,8 @@
 
 internal import Cluster
 private import FoundationEssentials
-internal import KeyValue
-internal import NIOCore
+package import KeyValue
+package import NIOCore
 
 /// All pairs of the ring: `GET /keys`, `GET /keys:export`, `POST /keys:import` (docs/listing.md).
 extension HTTPFrontHandler {
@@ -144,7 +144,7 @@ extension ListingMark {
 }
 
 /// Pairs as `/keys:export` gives them and `/keys:import` takes them: records as in a block of a snapshot.
-enum ExportedRecords {
+package enum ExportedRecords {
     /// A chunk that a manifest names was not found: it has been overwritten meanwhile.
     struct ChunkMissing: Error, CustomStringConvertible {
         var description: String { "a large value was overwritten meanwhile" }
@@ -174,7 +174,7 @@ enum ExportedRecords {
     }
 
     /// Nil where they are none, or where a record is no pair of a client's.
-    static func decode(_ bytes: ByteBuffer) -> [SnapshotRecord]? {
+    package static func decode(_ bytes: ByteBuffer) -> [SnapshotRecord]? {
         guard let records = SnapshotBlock.records(in: bytes) else { return nil }
         let areClients = records.allSatisfy { record in
             !record.envelope.isTombstone && record.envelope.version.time > 0

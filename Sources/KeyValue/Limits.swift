@@ -85,7 +85,7 @@ package enum Limits {
     /// A refused body is read and thrown away up to this size, so that the connection stays usable; a larger one closes
     /// it.
     package static let discardedBodyBytes = 16 << 20
-    /// Bytes of bodies that are being received and of answers that wait to be sent, in one worker; beyond that,
+    /// Bytes of bodies that are being received and of answers that wait or are being sent, in one worker; beyond that,
     /// requests that would add to them are refused 503.
     package static let frontBytes = 256 << 20
     /// Client connections of one worker.

@@ -106,8 +106,8 @@ package struct MetadumpScanner: Sendable {
 }
 
 /// Takes in a dump, a piece at a time, cut anywhere.
-struct MetadumpReader {
-    enum State: Hashable {
+package struct MetadumpReader {
+    package enum State: Hashable {
         case reading
         case ended
         case busy
@@ -115,14 +115,20 @@ struct MetadumpReader {
     }
 
     /// Which items are wanted, whatever their slot.
-    struct Selection {
+    package struct Selection: Sendable {
         var kind = StoredKey.Kind.pair
         var onlyChunks = false
         /// Items whose cas token is not above it are left out.
         var newerThan: UInt64 = 0
+
+        package init(kind: StoredKey.Kind = .pair, onlyChunks: Bool = false, newerThan: UInt64 = 0) {
+            self.kind = kind
+            self.onlyChunks = onlyChunks
+            self.newerThan = newerThan
+        }
     }
 
-    private(set) var state = State.reading
+    package private(set) var state = State.reading
     private let selection: Selection
     private let wanted: [Bool]
     private let maximumKeys: Int
@@ -138,14 +144,14 @@ struct MetadumpReader {
     /// The longest line of a dump: a key of 250 bytes, each as three, and some numbers.
     private static let lineBytes = 4096
 
-    init(_ selection: Selection = Selection(), wanted: [Bool], maximumKeys: Int, maximumBytes: Int) {
+    package init(_ selection: Selection = Selection(), wanted: [Bool], maximumKeys: Int, maximumBytes: Int) {
         self.selection = selection
         self.wanted = wanted
         self.maximumKeys = maximumKeys
         self.maximumBytes = maximumBytes
     }
 
-    mutating func take(_ bytes: UnsafeRawBufferPointer) {
+    package mutating func take(_ bytes: UnsafeRawBufferPointer) {
         var start = 0
         while start < bytes.count, state == .reading {
             guard let end = bytes[start...].firstIndex(of: 0x0a) else {
@@ -248,7 +254,7 @@ struct MetadumpReader {
     }
 
     /// All that was taken in, by slot (a counting sort).
-    func sorted() -> MetadumpScanner.Scan {
+    package func sorted() -> MetadumpScanner.Scan {
         var starts = [Int](repeating: 0, count: Slot.count + 1)
         for slot in slots { starts[Int(slot) + 1] += 1 }
         for slot in 0..<Slot.count { starts[slot + 1] += starts[slot] }

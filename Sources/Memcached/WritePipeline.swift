@@ -35,7 +35,6 @@ struct WritePipeline: ~Copyable {
     private static let pieceBytes = 64 << 10
     /// So that the same timeout serves many turns.
     private static let timeoutStepMilliseconds = 50
-    private static let longestLine = 128
     /// Control values are padded to no more than this many bytes where they are as short as a stamp.
     private static let longestStamp = 2048
 
@@ -142,25 +141,47 @@ struct WritePipeline: ~Copyable {
     }
 
     private mutating func receive(_ count: Int, until deadline: NIODeadline) throws(MemcachedError) -> [Answer] {
-        var lines = LineReader(longest: WritePipeline.longestLine)
-        var answers: [Answer] = []
-        answers.reserveCapacity(count)
+        var replies = StoreReplies(count)
         while true {
-            try connection?.receive { lines.take($0) }
-            guard !lines.isOverlong else { throw .protocolViolation(lines.last ?? "") }
-            for line in lines.all[answers.count..<min(lines.count, count)] {
-                answers.append(try WritePipeline.answer(line))
-            }
-            if lines.count > count { break }
+            try connection?.receive { replies.take($0) }
+            if let answers = try replies.answers() { return answers }
             guard deadline > .now() else { throw .timedOut }
         }
+    }
+}
+
+/// What memcached says to the stores of one round trip and to the no-op behind them, cut anywhere.
+package struct StoreReplies {
+    private static let longestLine = 128
+
+    private let count: Int
+    private var lines = LineReader(longest: longestLine)
+    private var read: [WritePipeline.Answer] = []
+
+    /// - Parameter count: of the stores.
+    package init(_ count: Int) {
+        self.count = count
+        read.reserveCapacity(count)
+    }
+
+    package mutating func take(_ bytes: UnsafeRawBufferPointer) { lines.take(bytes) }
+
+    /// An answer for each store, in their order, once all are there; nil until then. Throws where what came is not
+    /// what so many stores are answered.
+    mutating func answers() throws(MemcachedError) -> [WritePipeline.Answer]? {
+        guard !lines.isOverlong else { throw .protocolViolation(lines.last ?? "") }
+        for line in lines.all[read.count..<min(lines.count, count)] { read.append(try StoreReplies.answer(line)) }
+        guard lines.count > count else { return nil }
         guard lines.count == count + 1, lines.isAtLineEnd, lines.last == "MN" else {
             throw .protocolViolation("more answers than requests")
         }
-        return answers
+        return read
     }
 
-    private static func answer(_ line: String) throws(MemcachedError) -> Answer {
+    /// How many stores are answered; nil until all are.
+    package mutating func answeredCount() throws(MemcachedError) -> Int? { try answers()?.count }
+
+    private static func answer(_ line: String) throws(MemcachedError) -> WritePipeline.Answer {
         switch line {
         case "STORED": return .answered(.stored)
         case "EXISTS", "NOT_STORED": return .answered(.lost)

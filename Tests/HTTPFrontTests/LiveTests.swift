@@ -301,6 +301,26 @@ struct LiveTests {
         try await live.end()
     }
 
+    @Test("what a client has not taken yet is held, and one that takes little goes where others are refused for it")
+    func slowReader() async throws {
+        var patience = Front.Patience()
+        patience.body = .milliseconds(600)
+        patience.bodyBytesPerSecond = 1 << 20
+        let live = try await LiveFront(pairs: [Key("large")!: 900_000], patience: patience)
+        let front = live.front
+        let slow = LiveClient(live.port, receiveBytes: 4096)
+        await slow.send(String(repeating: getRequest("/route?key=large"), count: 30))
+        try await Task.sleep(for: .milliseconds(1500))
+        #expect(try await live.loop.submit { front.value.heldBytes }.get() >= 900_000)
+        #expect(try await live.loop.submit { front.value.connectionCount }.get() == 1, "there is room for it")
+        try await live.loop.submit { front.value.heldElsewhere = { Limits.frontBytes } }.get()
+        try await Task.sleep(for: .milliseconds(700))
+        #expect(try await live.loop.submit { front.value.connectionCount }.get() == 0)
+        #expect(try await live.loop.submit { front.value.heldBytes }.get() == 0)
+        _ = slow
+        try await live.end()
+    }
+
     @Test("beyond the cap nobody is accepted until somebody goes")
     func cap() async throws {
         let live = try await LiveFront(connections: 3)

@@ -92,8 +92,8 @@ class AnswerReader:
         self._buffer = self._buffer[self._position:] + data
         self._position = 0
 
-    def next_answer(self):
-        """The next whole answer, or None when bytes are missing."""
+    def next_answer(self, is_head=False):
+        """The next whole answer, or None when bytes are missing. `is_head`: it is one to HEAD, and has no body."""
         buffer, start = self._buffer, self._position
         end = buffer.find(b"\r\n\r\n", start)
         if end < 0:
@@ -106,7 +106,9 @@ class AnswerReader:
         status = int(head[9:12])
         body_start = end + 4
         length = _CONTENT_LENGTH.search(head)
-        if length:
+        if is_head and status >= 200:
+            body, body_end = b"", body_start
+        elif length:
             body_end = body_start + int(length.group(1))
             if body_end > len(buffer):
                 return None
@@ -120,7 +122,7 @@ class AnswerReader:
             body, body_end = b"", body_start
         self._position = body_end
         if 100 <= status < 200:
-            return self.next_answer()
+            return self.next_answer(is_head)
         return Answer(status, head, body)
 
 

@@ -1,0 +1,90 @@
+#!/bin/bash
+# SPDX-License-Identifier: Apache-2.0
+#
+# Feeds a decoder with random bytes (docs/fuzzing.md).
+set -eu
+HERE=$(cd "$(dirname "$0")" && pwd)
+# (Both in one flag: of `--sanitize address --sanitize fuzzer` Swift code gets one alone, and libFuzzer is blind.)
+BUILD=(swift build -c release --package-path "$HERE" -Xswiftc "-sanitize=fuzzer,address")
+
+usage() {
+    cat <<'END'
+Usage: Fuzz/run.sh [TARGET]... [--count N | --seconds N] [--replay] [--keep] [--no-build]
+
+Builds the fuzz targets with AddressSanitizer (the first time takes some ten minutes: of the packages, too), and runs
+each of those named, or all, one after the other, at low priority, beginning with what is in Fuzz/corpus/TARGET. An input
+that crashes, hangs for 10 s, or of which two readings disagree ends its target; it is left in Fuzz/.build/found/TARGET.
+
+  --count N     inputs for each target (100,000)
+  --seconds N   as many as go into so many seconds
+  --replay      only what is in the corpus, once
+  --keep        take inputs that reach something new into the corpus, as few and as short as will do
+  --no-build    with what was built before
+  --help
+
+The last line is `N passed, N failed`.
+END
+}
+
+misused() {
+    printf '%s\n' "$1" >&2
+    exit 64
+}
+
+chosen=() limit=(-runs=100000) keep='' build=yes
+while [ $# -gt 0 ]; do
+    case $1 in
+    --count | --seconds)
+        [[ ${2:-} =~ ^[1-9][0-9]{0,9}$ ]] || misused "$1 takes a number"
+        if [ "$1" = --count ]; then limit=("-runs=$2"); else limit=("-max_total_time=$2"); fi
+        shift 2
+        ;;
+    --replay) limit=(-runs=0) && shift ;;
+    --keep) keep=yes && shift ;;
+    --no-build) build='' && shift ;;
+    --help | -h) usage && exit 0 ;;
+    -*) misused "unknown argument: $1" ;;
+    *)
+        [ -d "$HERE/corpus/$1" ] || misused "no such target: $1 ($(cd "$HERE/corpus" && echo *))"
+        chosen+=("$1") && shift
+        ;;
+    esac
+done
+if [ ${#chosen[@]} = 0 ]; then
+    cd "$HERE/corpus"
+    chosen=(*)
+fi
+
+# (The linker remarks on each symbol of the sanitizer's.)
+if [ -n "$build" ]; then "${BUILD[@]}" 2>&1 | { grep -v 'Cannot export local symbol' || true; }; fi
+program=$("${BUILD[@]}" --show-bin-path)/Fuzz
+[ -x "$program" ] || misused "there is no $program: build it"
+
+passed=0 failed=0
+for target in "${chosen[@]}"; do
+    work=$HERE/.build/found/$target
+    mkdir -p "$work/corpus"
+    cd "$work"
+    status=0
+    # (What Foundation keeps for ever is no leak of a decoder's.)
+    KV_FUZZ_TARGET=$target nice -n 19 "$program" "${limit[@]}" -timeout=10 -rss_limit_mb=4096 -detect_leaks=0 \
+        -print_final_stats=1 corpus "$HERE/corpus/$target" >log 2>&1 || status=$?
+    count=$(sed -nE 's/^stat::number_of_executed_units: *([0-9]+)$/\1/p' log)
+    if [ "$status" = 0 ]; then
+        passed=$((passed + 1))
+        printf 'ok     %s: %s inputs\n' "$target" "$count"
+    else
+        failed=$((failed + 1))
+        printf 'FAILED %s, after %s inputs: %s\n' "$target" "${count:-?}" "$work"
+        grep -aE 'Fatal error|^==[0-9]+== ?ERROR|Test unit written' log | head -4 || true
+    fi
+    if [ -n "$keep" ] && [ "$status" = 0 ]; then
+        rm -rf kept && mkdir kept
+        KV_FUZZ_TARGET=$target nice -n 19 "$program" -merge=1 -timeout=10 -detect_leaks=0 -max_len=512 \
+            kept "$HERE/corpus/$target" corpus >merge.log 2>&1
+        rm -f "$HERE/corpus/$target"/*
+        cp kept/* "$HERE/corpus/$target/"
+    fi
+done
+printf '%s passed, %s failed\n' "$passed" "$failed"
+[ "$failed" = 0 ] || exit 1

@@ -1,0 +1,81 @@
+#!/bin/bash
+# SPDX-License-Identifier: Apache-2.0
+#
+# Runs unit tests and some end-to-end tests under ThreadSanitizer and AddressSanitizer.
+set -eu
+HERE=$(cd "$(dirname "$0")/.." && pwd)
+
+usage() {
+    cat <<'END'
+Usage: Tests/sanitize.sh [--only thread|address] [--end-to-end NN]... [--jobs N] [--no-build]
+
+Builds all tests, and the daemon, with ThreadSanitizer, and then with AddressSanitizer, each in a directory of its own
+(.build/sanitize-thread, .build/sanitize-address), and runs the unit tests and end-to-end tests with it. It is no part of
+Tests/run.sh: each of the two builds takes some 20 minutes on two processors the first time, for every package is built
+anew, and the tests take several times as long as without.
+
+  --only NAME        one of the two
+  --end-to-end NN    which end-to-end tests, instead of 02, 13 and 26; none: no one
+  --jobs N           how many compilers at a time (1)
+  --no-build         with what was built before
+  --help
+
+Everything runs at low priority. A finding fails the test in which it is made. The last line is `N passed, N failed`.
+END
+}
+
+misused() {
+    printf '%s\n' "$1" >&2
+    exit 64
+}
+
+kinds=(thread address) scenes=() jobs=1 build=yes
+while [ $# -gt 0 ]; do
+    case $1 in
+    --only)
+        case ${2:-} in thread | address) kinds=("$2") ;; *) misused "--only takes thread or address" ;; esac
+        shift 2
+        ;;
+    --end-to-end) [ -n "${2:-}" ] || misused "--end-to-end takes a number" && scenes+=("$2") && shift 2 ;;
+    --jobs) [[ ${2:-} =~ ^[1-9][0-9]?$ ]] || misused "--jobs takes a number" && jobs=$2 && shift 2 ;;
+    --no-build) build='' && shift ;;
+    --help | -h) usage && exit 0 ;;
+    *) misused "unknown argument: $1" ;;
+    esac
+done
+[ ${#scenes[@]} != 0 ] || scenes=(02_ 13_ 26_)
+
+cd "$HERE"
+passed=0 failed=0
+# count NAME COMMAND...: runs it, and counts it as one.
+count() {
+    local name=$1 began=$SECONDS
+    shift
+    if "$@"; then
+        passed=$((passed + 1))
+        printf 'ok     %s (%s s)\n' "$name" $((SECONDS - began))
+    else
+        failed=$((failed + 1))
+        printf 'FAILED %s (%s s)\n' "$name" $((SECONDS - began))
+    fi
+}
+
+# A report ends the process, so that no test passes with one. (The mutexes that it does not know are libdispatch's.)
+export TSAN_OPTIONS="halt_on_error=1 exitcode=66 suppressions=$HERE/Tests/sanitize.suppressions"
+# (What libraries keep for ever is no leak of ours, and memcached's client is given memory by one thread and freed by another.)
+export ASAN_OPTIONS="detect_leaks=0 halt_on_error=1"
+for kind in "${kinds[@]}"; do
+    options=(-c release --sanitize "$kind" --scratch-path "$HERE/.build/sanitize-$kind")
+    if [ -n "$build" ]; then
+        nice -n 19 swift build "${options[@]}" --build-tests --jobs "$jobs" 2>&1 | { grep -v 'Cannot export local symbol' || true; }
+    fi
+    # (Simulations are one thread each, and slow.)
+    count "unit tests, $kind" nice -n 19 swift test "${options[@]}" --skip-build --disable-xctest --skip SimulationTests
+    for scene in "${scenes[@]}"; do
+        [ "$scene" != none ] || continue
+        KVSERVER_BINARY=$(swift build "${options[@]}" --show-bin-path)/KVServer \
+            count "end to end $scene, $kind" nice -n 19 python3 Tests/end_to_end/run.py --only "$scene"
+    done
+done
+printf '%s passed, %s failed\n' "$passed" "$failed"
+[ "$failed" = 0 ] || exit 1
