@@ -13,7 +13,7 @@ private let allSlots = [Bool](repeating: true, count: Slot.count)
 @Sendable func fuzzMetadump(_ bytes: UnsafeRawBufferPointer) {
     let (pieces, stream) = bytes.cut
     func read(_ pieces: [Int]) -> MetadumpReader {
-        var reader = MetadumpReader(wanted: allSlots, newerThan: 0, maximumKeys: 16, maximumBytes: 1024)
+        var reader = MetadumpReader(wanted: allSlots, maximumKeys: 16, maximumBytes: 1024)
         stream.inPieces(pieces) { reader.take($0) }
         return reader
     }

@@ -212,7 +212,8 @@ private func roundTrip<Value: Codable & Equatable>(_ type: Value.Type, _ bytes: 
 @Sendable func fuzzImport(_ bytes: UnsafeRawBufferPointer) {
     guard let records = ExportedRecords.decode(ByteBuffer(bytes: bytes)) else { return }
     for record in records {
-        hold(record.envelope.clientKey(under: record.key) != nil, "a pair without a client's key")
+        let isPair = record.envelope.clientKey(under: record.key) != nil
+        hold(isPair || record.key.isChunk && record.envelope.keyInside != nil, "neither a pair nor a chunk of one")
         hold(!record.key.isHint, "a hint")
     }
 }
