@@ -122,9 +122,9 @@ def the_only_heir_is_gone(context):
         joiner.end_daemon()
         # (Its driver hears of it before it goes on: once it cleans up, the joiner alone has the pairs.)
         answers = []
-        removing = threading.Thread(target=lambda: answers.append(second.get(f"/remove_node/{joiner.address}?force=1", timeout=60)))
+        removing = threading.Thread(target=lambda: answers.append(removed_once_free(second, joiner)))
         removing.start()
-        time.sleep(1)
+        time.sleep(4)
         first.set_failpoints()
         held.unlink()
         removing.join(60)
