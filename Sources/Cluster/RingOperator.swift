@@ -89,7 +89,7 @@ package actor RingOperator {
         async throws(OperatorError)
         -> String?
     {
-        let giveUp = ContinuousClock.now + RingOperator.contentionTime
+        var giveUp = ContinuousClock.now + RingOperator.contentionTime
         var looks = 0
         while true {
             try? await with.keeper.refresh()
@@ -112,8 +112,9 @@ package actor RingOperator {
                 } catch .aborted {
                     // Where it was joining, all is done that was asked for.
                     if case .exactly(.remove(let node)) = request, transition.change.joiner == node { return nil }
-                    continue
                 }
+                // Its driver keeps the promises until all have heard of the end, or had the time to.
+                giveUp = .now + RingOperator.tellingTime
                 continue
             }
             if request.isMade(in: document) { return nil }
