@@ -150,7 +150,7 @@ def percent_encode(text_or_bytes):
     return quote_from_bytes(as_bytes(text_or_bytes), safe="").encode()
 
 
-def request_bytes(method, target, body=None, headers=(), host="kvserver"):
+def request_bytes(method, target, body=None, headers=(), host="localhost"):
     """A request as it goes over the wire. A body gets the length it has."""
     lines = [f"{method} ".encode() + as_bytes(target) + b" HTTP/1.1", b"Host: " + host.encode()]
     lines += [f"{name}: {value}".encode() for name, value in headers]
