@@ -77,9 +77,9 @@ package struct AddressBlock: Hashable, Sendable {
     static let `private` = ["10.0.0.0/8", "172.16.0.0/12", "192.168.0.0/16", "fc00::/7"].map(AddressBlock.init(known:))
     static let mapped = AddressBlock(known: "::ffff:0:0/96")
 
-    /// No node of ours is there, whatever is allowed: "this host", link-local addresses (a cloud's metadata among them), EC2's
-    /// metadata in IPv6, groups, what is reserved, broadcast, and IPv6 that stands for an IPv4 address, which has a name
-    /// of its own (compatible, mapped, NAT64, Teredo, 6to4).
+    /// No node of ours is there, whatever is allowed: "this host", link-local addresses (a cloud's metadata among them),
+    /// EC2's metadata in IPv6, groups, what is reserved, broadcast, and IPv6 that stands for an IPv4 address, which has
+    /// a name of its own (compatible, mapped, NAT64, Teredo, 6to4).
     static let never = [
         "0.0.0.0/8", "169.254.0.0/16", "224.0.0.0/4", "240.0.0.0/4", "::/96", "::ffff:0:0/96",
         "64:ff9b::/96", "64:ff9b:1::/48", "2001::/32", "2002::/16", "fd00:ec2::/32", "fe80::/10", "fec0::/10",

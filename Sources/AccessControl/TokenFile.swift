@@ -2,8 +2,8 @@
 
 private import Glibc
 
-/// A file of tokens: one a line, two while they are being changed; empty lines and lines that begin with `#` say nothing.
-/// The one word `none` says that there is none, so that a file which was cut off by mistake opens no door.
+/// A file of tokens: one a line, two while they are being changed; empty lines and lines that begin with `#` say
+/// nothing. The one word `none` says that there is none, so that a file which was cut off by mistake opens no door.
 package enum TokenFile {
     private static let largestBytes = 4096
     private static let mostTokens = 2
@@ -13,8 +13,8 @@ package enum TokenFile {
         package let description: String
     }
 
-    /// - Parameter isCredential: whether systemd made it for this service alone (systemd.exec(5), CREDENTIALS), in whatever
-    ///   way it keeps others out. Any other file must be readable by its owner alone, who is this user or root.
+    /// - Parameter isCredential: whether systemd made it for this service alone (systemd.exec(5), CREDENTIALS), in
+    ///   whatever way it keeps others out. Any other file must be readable by its owner alone, who is this user or root.
     /// - Returns: none where the file says `none`.
     package static func read(_ path: String, isCredential: Bool) throws(Failure) -> [Token] {
         let descriptor = open(path, O_RDONLY | O_CLOEXEC | O_NONBLOCK)

@@ -4,7 +4,8 @@ private import Crypto
 private import FoundationEssentials
 
 /// The tokens that open one door: one, or two while they are being changed. What is kept of them are their SHA-256
-/// digests, which swift-crypto compares in constant time; there is no other way to compare a token, and none to show it.
+/// digests, which swift-crypto compares in constant time; there is no other way to compare a token, and none to show
+/// it.
 package struct TokenSet: Sendable, Codable {
     private let digests: [[UInt8]]
 

@@ -40,8 +40,8 @@ package final class PeerConnection {
         self.exchange = exchange
     }
 
-    /// Connects on the given loop; must be called on it. Where nodes have a secret, both sides have proved that they know
-    /// it before anything else is sent.
+    /// Connects on the given loop; must be called on it. Where nodes have a secret, nothing is sent before the other
+    /// side has proved that it knows it.
     package static func connect(
         to node: NodeID, by door: PeerDoor, on loop: any EventLoop, timeout: TimeAmount, bodyLimit: Int,
         completion: @escaping (Result<PeerConnection, Failure>) -> Void

@@ -4,8 +4,8 @@ internal import AccessControl
 private import NIOCore
 
 /// How clients of memcached's show a token: as `memcached -Y` has it (doc/protocol.txt, "Authentication"), the first
-/// command of a connection is a `set` of any key whose value is `<user> <password>`. The password is the token; the user may
-/// be anybody.
+/// command of a connection is a `set` of any key whose value is `<user> <password>`. The password is the token; the
+/// user may be anybody.
 enum Admission {
     /// - Returns: whether that is what the command is, with one of the tokens.
     static func isGranted(_ command: Command, by tokens: TokenSet) -> Bool {

@@ -5,8 +5,8 @@ private import CLinux
 private import Glibc
 
 /// What a supervisor has read of the token files, as each of its workers inherits it: in memory without a name, so that
-/// workers which are started later have the same, whatever has become of the files, and no secret is in an argument or in
-/// the environment.
+/// workers which are started later have the same, whatever has become of the files, and no secret is in an argument or
+/// in the environment.
 package final class TokenMemory: Sendable {
     let descriptor: Int32
 

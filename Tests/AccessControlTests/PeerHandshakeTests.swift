@@ -26,16 +26,30 @@ struct PeerHandshakeTests {
         try #require(PeerHelloAnswer(answer.encoded))
     }
 
+    /// The side that is called, as a reference.
+    private final class Callee {
+        private var side = PeerCalleeHandshake()
+
+        var peer: NodeID? { side.peer }
+
+        func greeted(_ hello: PeerHello, at node: NodeID, _ secrets: PeerSecrets, nonce: PeerNonce) -> PeerHelloAnswer?
+        {
+            side.greeted(hello, at: node, secrets, nonce: nonce)
+        }
+
+        func proved(_ proof: PeerProof?, _ secrets: PeerSecrets) -> Bool { side.proved(proof, secrets) }
+    }
+
     @Test("who knows the token is let in, under its name, and stays in")
     func good() throws {
-        let secrets = try secrets("a")
-        let caller = handshake(secrets)
-        var side = PeerCalleeHandshake()
-        #expect(!side.proved(nil, secrets) && side.peer == nil)
-        let answer = try #require(side.greeted(try sent(caller.hello), at: callee, secrets, nonce: PeerNonce()))
+        let known = try secrets("a")
+        let caller = handshake(known)
+        let side = Callee()
+        #expect(!side.proved(nil, known) && side.peer == nil)
+        let answer = try #require(side.greeted(try sent(caller.hello), at: callee, known, nonce: PeerNonce()))
         let proof = try #require(caller.proof(after: try sent(answer)))
-        #expect(side.proved(PeerProof(proof.text), secrets))
-        #expect(side.peer == self.caller && side.proved(nil, secrets))
+        #expect(side.proved(PeerProof(proof.text), known))
+        #expect(side.peer == self.caller && side.proved(nil, known))
     }
 
     @Test("while the token is changed, old and new nodes know each other", arguments: [true, false])
@@ -43,7 +57,7 @@ struct PeerHandshakeTests {
         let (older, newer) = (try secrets("a", "b"), try secrets("b"))
         let (ours, theirs) = callerIsNewer ? (newer, older) : (older, newer)
         let caller = handshake(ours)
-        var side = PeerCalleeHandshake()
+        let side = Callee()
         let answer = try #require(side.greeted(caller.hello, at: callee, theirs, nonce: PeerNonce()))
         #expect(side.proved(caller.proof(after: answer), theirs))
     }
@@ -51,7 +65,7 @@ struct PeerHandshakeTests {
     @Test("nothing is sent to who does not know the token")
     func foreignCallee() throws {
         let caller = handshake(try secrets("a"))
-        var side = PeerCalleeHandshake()
+        let side = Callee()
         let answer = try #require(side.greeted(caller.hello, at: callee, try secrets("b"), nonce: PeerNonce()))
         #expect(caller.proof(after: answer) == nil)
     }
@@ -60,56 +74,56 @@ struct PeerHandshakeTests {
     func foreignCaller() throws {
         let ours = try secrets("a")
         let caller = handshake(try secrets("b", "a"))
-        var side = PeerCalleeHandshake()
+        let side = Callee()
         _ = side.greeted(caller.hello, at: callee, ours, nonce: PeerNonce())
-        var other = PeerCalleeHandshake()
+        let other = Callee()
         let answer = try #require(other.greeted(caller.hello, at: callee, try secrets("b"), nonce: PeerNonce()))
         #expect(!side.proved(caller.proof(after: answer), ours))
     }
 
     @Test("what was said on one connection proves nothing on another one")
     func replay() throws {
-        let secrets = try secrets("a")
-        let caller = handshake(secrets)
-        var first = PeerCalleeHandshake()
-        let answer = try #require(first.greeted(caller.hello, at: callee, secrets, nonce: PeerNonce()))
+        let known = try secrets("a")
+        let caller = handshake(known)
+        let first = Callee()
+        let answer = try #require(first.greeted(caller.hello, at: callee, known, nonce: PeerNonce()))
         let proof = try #require(caller.proof(after: answer))
-        #expect(first.proved(proof, secrets))
-        var second = PeerCalleeHandshake()
-        #expect(!second.proved(proof, secrets))
-        _ = second.greeted(caller.hello, at: callee, secrets, nonce: PeerNonce())
-        #expect(!second.proved(proof, secrets) && second.peer == nil)
+        #expect(first.proved(proof, known))
+        let second = Callee()
+        #expect(!second.proved(proof, known))
+        _ = second.greeted(caller.hello, at: callee, known, nonce: PeerNonce())
+        #expect(!second.proved(proof, known) && second.peer == nil)
         // There was one try.
-        #expect(!second.proved(proof, secrets))
+        #expect(!second.proved(proof, known))
     }
 
     @Test("a node's answer can't be passed on as another one's, nor thrown back")
     func relay() throws {
-        let secrets = try secrets("a")
+        let known = try secrets("a")
         // Told to call the stranger, who asks a real node to answer.
-        let caller = handshake(secrets, stranger)
-        var real = PeerCalleeHandshake()
-        #expect(real.greeted(caller.hello, at: callee, secrets, nonce: PeerNonce()) == nil)
+        let caller = handshake(known, stranger)
+        let real = Callee()
+        #expect(real.greeted(caller.hello, at: callee, known, nonce: PeerNonce()) == nil)
         // The stranger changes the name, so that the real node answers.
         let changed = PeerCallerHandshake(
-            secrets, caller: self.caller, callee: callee, nonce: caller.hello.nonce)
-        let answer = try #require(real.greeted(changed.hello, at: callee, secrets, nonce: PeerNonce()))
+            known, caller: self.caller, callee: callee, nonce: caller.hello.nonce)
+        let answer = try #require(real.greeted(changed.hello, at: callee, known, nonce: PeerNonce()))
         #expect(caller.proof(after: answer) == nil)
         // What the callee says is nothing that a caller could say.
-        var side = PeerCalleeHandshake()
-        let echo = try #require(side.greeted(changed.hello, at: callee, secrets, nonce: PeerNonce()))
-        #expect(!side.proved(echo.proofs[0], secrets))
+        let side = Callee()
+        let echo = try #require(side.greeted(changed.hello, at: callee, known, nonce: PeerNonce()))
+        #expect(!side.proved(echo.proofs[0], known))
     }
 
     @Test("a connection has one hello")
     func twice() throws {
-        let secrets = try secrets("a")
-        let caller = handshake(secrets)
-        var side = PeerCalleeHandshake()
-        let answer = try #require(side.greeted(caller.hello, at: callee, secrets, nonce: PeerNonce()))
-        #expect(side.greeted(caller.hello, at: callee, secrets, nonce: PeerNonce()) == nil)
-        #expect(side.proved(caller.proof(after: answer), secrets))
-        #expect(side.greeted(caller.hello, at: callee, secrets, nonce: PeerNonce()) == nil)
+        let known = try secrets("a")
+        let caller = handshake(known)
+        let side = Callee()
+        let answer = try #require(side.greeted(caller.hello, at: callee, known, nonce: PeerNonce()))
+        #expect(side.greeted(caller.hello, at: callee, known, nonce: PeerNonce()) == nil)
+        #expect(side.proved(caller.proof(after: answer), known))
+        #expect(side.greeted(caller.hello, at: callee, known, nonce: PeerNonce()) == nil)
     }
 
     @Test(

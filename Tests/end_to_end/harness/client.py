@@ -159,9 +159,9 @@ def request_bytes(method, target, body=None, headers=(), host="localhost"):
     return b"\r\n".join(lines) + b"\r\n\r\n" + (body or b"")
 
 
-def form_request(target, fields):
+def form_request(target, fields, headers=()):
     body = b"&".join(as_bytes(name) + b"=" + percent_encode(value) for name, value in fields.items())
-    return request_bytes("POST", target, body, [("Content-Type", "application/x-www-form-urlencoded")])
+    return request_bytes("POST", target, body, [("Content-Type", "application/x-www-form-urlencoded"), *headers])
 
 
 def store_request(key, value, path="/route"):
