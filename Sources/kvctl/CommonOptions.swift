@@ -16,6 +16,12 @@ struct CommonOptions: ParsableArguments {
     @Option(help: ArgumentHelp("How long an answer may take.", valueName: "seconds"))
     var timeout = 10.0
 
+    @Option(
+        help: ArgumentHelp(
+            "A file of the token to show (KVCTL_TOKEN_FILE, ~/.config/kvctl/token, /etc/kvserver/tokens/admin).",
+            valueName: "file"))
+    var tokenFile: String?
+
     @Flag(help: "Print JSON.")
     var json = false
 
@@ -43,7 +49,15 @@ struct CommonOptions: ParsableArguments {
     func withClient(
         connections: Int = StoreClient.usualConnections, _ body: (StoreClient) async throws -> Void
     ) async throws {
-        let client = StoreClient(entrance: entrance, seconds: timeout, connections: connections)
+        let client: StoreClient
+        do {
+            client = StoreClient(
+                entrance: entrance, seconds: timeout, connections: connections,
+                authorization: try ShownToken.authorization(named: tokenFile))
+        } catch {
+            Console.error(error.message)
+            throw ExitCode(error.outcome.exitStatus)
+        }
         do {
             try await body(client)
         } catch let failure as Failure {

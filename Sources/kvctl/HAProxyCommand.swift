@@ -49,6 +49,11 @@ struct HAProxySync: AsyncParsableCommand {
     @Option(help: ArgumentHelp("How long a node may take to answer.", valueName: "seconds"))
     var timeout = 2.0
 
+    @Option(
+        help: ArgumentHelp(
+            "A file of the nodes' data token (KVCTL_TOKEN_FILE, systemd's credential token).", valueName: "file"))
+    var tokenFile: String?
+
     @Option(help: ArgumentHelp("What an added server is given, as in HAProxy's configuration.", valueName: "words"))
     var serverOptions = HAProxySync.usualServerOptions
 
@@ -74,7 +79,14 @@ struct HAProxySync: AsyncParsableCommand {
     }
 
     func run() async throws {
-        let client = StoreClient(entrance: nodes[0], seconds: timeout)
+        let client: StoreClient
+        do {
+            client = StoreClient(
+                entrance: nodes[0], seconds: timeout, authorization: try ShownToken.authorization(named: tokenFile))
+        } catch {
+            Console.error(error.message)
+            throw ExitCode(error.outcome.exitStatus)
+        }
         var balancer = BalancerSync(
             client: client, socket: BalancerSocket(path: socket), backend: backend, map: map,
             serverOptions: serverOptions, drainSeconds: drain, nodes: nodes)

@@ -20,6 +20,8 @@ struct StoreClient: Sendable {
     let entrance: NodeID
     /// How long an answer may take.
     let seconds: Double
+    /// The value of the field of that name; nil: there is no token to show.
+    private let authorization: String?
     private let http: HTTPClient
 
     private static let firstPause = Duration.milliseconds(200)
@@ -27,7 +29,8 @@ struct StoreClient: Sendable {
 
     static let usualConnections = 16
 
-    init(entrance: NodeID, seconds: Double, connections: Int = StoreClient.usualConnections) {
+    init(entrance: NodeID, seconds: Double, connections: Int = StoreClient.usualConnections, authorization: String?) {
+        self.authorization = authorization
         self.entrance = entrance
         self.seconds = seconds
         var configuration = HTTPClient.Configuration(
@@ -88,6 +91,7 @@ struct StoreClient: Sendable {
         var message = HTTPClientRequest(url: "http://\(node)\(request.target)")
         message.method = request.method
         for (name, value) in request.headers { message.headers.add(name: name, value: value) }
+        if let authorization { message.headers.add(name: "Authorization", value: authorization) }
         message.body = request.body.map { .bytes($0) }
         do {
             let time = TimeAmount.milliseconds(Int64((request.seconds ?? seconds) * 1000))
