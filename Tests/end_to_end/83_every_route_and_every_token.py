@@ -10,6 +10,7 @@ from pathlib import Path
 from harness.client import Connection, ask, request_bytes, socket_address
 from harness.cluster import REPOSITORY
 from harness.expectations import eventually, expect, expect_equal
+from harness.kvctl import FAILED, NOT_FOUND, Kvctl
 
 TOKENS = {door: secrets.token_hex(32) for door in ("data", "admin", "peer")}
 SENDERS = {"none": None, "wrong": secrets.token_hex(32), **TOKENS}
@@ -57,6 +58,7 @@ def run(context):
         a_token_is_needed_each_time(cluster)
         through_the_balancer_it_is_the_same(cluster)
         no_secret_shows(cluster)
+        kvctl_shows_a_token(cluster)
         two_tokens_are_good_at_once(context, cluster)
         no_secret_shows(cluster)
 
@@ -153,6 +155,46 @@ def through_the_balancer_it_is_the_same(cluster):
         for target in ("/peer/batch", "/peer/hello", "/metrics", "/%70eer/batch", "/cache?key=a"):
             answer = ask(cluster.proxy.address, request("POST", target, token))
             expect_equal(answer.status, 403, f"POST {target} by {sender} through the balancer")
+
+
+def kvctl_shows_a_token(cluster):
+    """Of the option, of the environment, and of systemd; none where there is none, and none that others can read."""
+    kvctl, files = Kvctl(cluster.node(1).address), {door: cluster.directory / f"{door}-token" for door in TOKENS}
+    kvctl.environment.update({"HOME": str(cluster.directory), "XDG_CONFIG_HOME": ""})
+    kvctl("put", "roof", "red").expect(FAILED, says="This needs the data token")
+    kvctl("put", "roof", "red", "--token-file", files["data"]).expect()
+    kvctl("ring", "abort", "--token-file", files["data"]).expect(FAILED, says="This needs the admin token")
+    kvctl.environment["KVCTL_TOKEN_FILE"] = str(files["admin"])
+    kvctl("get", "roof").expect(says="red")
+    kvctl("ring", "abort").expect(NOT_FOUND)
+    kvctl("status").expect()
+    kvctl("haproxy", "sync", "--socket", cluster.proxy.socket_path, "--map", cluster.directory / "ring.map").expect()
+    kvctl("get", "roof", "--token-file", cluster.directory / "nothing").expect(FAILED, says="No such file")
+    open_to_all = cluster.directory / "open-token"
+    open_to_all.write_text(TOKENS["data"])
+    open_to_all.chmod(0o644)
+    kvctl("get", "roof", "--token-file", open_to_all).expect(FAILED, says="can be read by others")
+    del kvctl.environment["KVCTL_TOKEN_FILE"]
+    place = cluster.directory / ".config" / "kvctl"
+    place.mkdir(parents=True)
+    (place / "token").write_text(files["admin"].read_text())
+    (place / "token").chmod(0o400)
+    kvctl("get", "roof").expect(says="red")
+    credentials = cluster.directory / "credentials"
+    credentials.mkdir()
+    (credentials / "token").write_text("none\n")
+    kvctl.environment["CREDENTIALS_DIRECTORY"] = str(credentials)
+    kvctl("get", "roof").expect(FAILED, says="This needs the data token")
+    watch = kvctl.start("watch", "--token-file", files["data"])
+    try:
+        time.sleep(0.5)
+        for name in ("cmdline", "environ"):
+            shown = Path(f"/proc/{watch.pid}/{name}").read_bytes()
+            expect(not any(token.encode() in shown for token in TOKENS.values()), f"kvctl's {name} has a token")
+    finally:
+        watch.kill()
+        watch.communicate()
+    (place / "token").unlink()
 
 
 def no_secret_shows(cluster):

@@ -139,7 +139,8 @@ install_sync() {
     environment=$(IFS=, && printf 'KVCTL_NODE=%s' "${nodes[*]}")
     printf '%s\n' "$environment" >"$root/etc/kvserver/balancer.env"
     if [ -n "$data_token" ]; then
-        mkdir -p -m 700 "$root/etc/kvserver/tokens"
+        mkdir -p "$root/etc/kvserver/tokens"
+        chmod 700 "$root/etc/kvserver/tokens"
         install -m 400 "$data_token" "$root/etc/kvserver/tokens/data"
     fi
     sync=yes

@@ -61,7 +61,7 @@ json_value() {
 authorization() {
     local file token
     for file in "${KVCTL_TOKEN_FILE:-}" "${XDG_CONFIG_HOME:-${HOME:-/root}/.config}/kvctl/token" /etc/kvserver/tokens/admin; do
-        [ -n "$file" ] && [ -r "$file" ] || continue
+        [ -r "$file" ] || continue
         token=$(sed '/^[[:space:]]*\(#.*\)*$/d; s/[[:space:]]//g; q' "$file")
         [ -z "$token" ] || [ "$token" = none ] || printf 'header = "Authorization: Bearer %s"\n' "$token"
         return 0

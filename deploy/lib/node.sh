@@ -92,7 +92,9 @@ check_node_options() {
         misused "--address is missing: the ip:port by which the other nodes reach this one"
     [ -z "$deb" ] || [ -f "$deb" ] || die "there is no file $deb"
     if [ -n "$tokens" ]; then
-        [ -f "$tokens/admin" ] && [ -f "$tokens/peer" ] || die "there are no files admin and peer in $tokens"
+        if [ ! -f "$tokens/admin" ] || [ ! -f "$tokens/peer" ]; then
+            die "there are no files admin and peer in $tokens"
+        fi
     fi
     [ -z "$insecure" ] || [ -z "$tokens$data_token" ] || misused "--insecure makes no tokens"
 }
@@ -269,7 +271,8 @@ write_tokens() {
         set_json insecure true
         return
     fi
-    mkdir -p -m 700 "$directory"
+    mkdir -p "$directory"
+    chmod 700 "$directory"
     for door in admin peer data; do
         if [ -n "$tokens" ] && [ -f "$tokens/$door" ]; then
             write_token "$door" <"$tokens/$door"
