@@ -77,7 +77,7 @@ package struct AddressBlock: Hashable, Sendable {
     static let `private` = ["10.0.0.0/8", "172.16.0.0/12", "192.168.0.0/16", "fc00::/7"].map(AddressBlock.init(known:))
     static let mapped = AddressBlock(known: "::ffff:0:0/96")
 
-    /// No node of ours is there, whatever is allowed: "this host", link-local addresses (a cloud's metadata among them),
+    /// No node of ours is there, whatever is allowed: "this host", link-local addresses (clouds' metadata among them),
     /// EC2's metadata in IPv6, groups, what is reserved, broadcast, and IPv6 that stands for an IPv4 address, which has
     /// a name of its own (compatible, mapped, NAT64, Teredo, 6to4).
     static let never = [

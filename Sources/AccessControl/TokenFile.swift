@@ -14,7 +14,7 @@ package enum TokenFile {
     }
 
     /// - Parameter isCredential: whether systemd made it for this service alone (systemd.exec(5), CREDENTIALS), in
-    ///   whatever way it keeps others out. Any other file must be readable by its owner alone, who is this user or root.
+    ///   whatever way it keeps others out. Any other file must be readable by its owner alone, this user or root.
     /// - Returns: none where the file says `none`.
     package static func read(_ path: String, isCredential: Bool) throws(Failure) -> [Token] {
         let descriptor = open(path, O_RDONLY | O_CLOEXEC | O_NONBLOCK)

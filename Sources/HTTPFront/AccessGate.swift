@@ -113,7 +113,9 @@ package struct AccessGate: Sendable {
             return sender.isLocal ? nil : refusal(ofReader: sender)
         case .admin: return refusal(ofOperator: sender(), method)
         case .hello: return refusal(ofStranger: sender())
-        case .peer: return refusal(ofPeer: sender(), &peer)
+        case .peer:
+            // (Batches come by the thousand; who has proved to be a node stays one while the connection lasts.)
+            return peer.peer == nil ? refusal(ofPeer: sender(), &peer) : nil
         }
     }
 
@@ -173,8 +175,6 @@ extension HTTPFrontHandler {
         front.gate?.refusal(
             request.route, request.method, AccessGate.Sender(head.headers, at: remoteAddress), &peerHandshake)
     }
-
-    private var remoteAddress: IPAddress? { context?.channel.remoteAddress?.ipAddress.flatMap { IPAddress($0) } }
 
     /// Tells a caller what this node proves itself by.
     func greetPeer(_ request: FrontRequest, _ id: RequestID) {

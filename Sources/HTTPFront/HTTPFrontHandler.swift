@@ -24,6 +24,8 @@ package final class HTTPFrontHandler: ChannelInboundHandler {
     var place: Int?
     private(set) var context: ChannelHandlerContext?
     private var gate: InputGate?
+    /// Where the other end is.
+    lazy var remoteAddress = context?.channel.remoteAddress?.ipAddress.flatMap { IPAddress($0) }
     /// What the other end has proved of itself.
     var peerHandshake = PeerCalleeHandshake()
 

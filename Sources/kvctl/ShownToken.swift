@@ -6,8 +6,8 @@ private import Glibc
 
 /// The token that is shown to the nodes, found in a file: no command has it among its arguments or in its environment.
 enum ShownToken {
-    /// - Parameter file: what the command line says; nil: what the environment says, else the first file that there is of
-    ///   systemd's credential `token`, this user's own and this machine's node's.
+    /// - Parameter file: what the command line says; nil: what the environment says, else the first file that there is
+    ///   of systemd's credential `token`, this user's own and this machine's node's.
     /// - Returns: the value of an `Authorization` field; nil where there is no token.
     static func authorization(named file: String?) throws(Failure) -> String? {
         if let file = file ?? variable("KVCTL_TOKEN_FILE") { return try read(file, isCredential: false) }
