@@ -44,6 +44,8 @@ package enum AnswerEncoder {
             buffer.writeStaticString("\r\n")
         }
         crossOrigin?.write(for: answer, into: &buffer)
+        // (RFC 9110, section 11.6.1: a 401 says by which scheme.)
+        if answer.status == .unauthorized { buffer.writeStaticString("WWW-Authenticate: Bearer\r\n") }
         if answer.retryAfter { buffer.writeStaticString("Retry-After: 1\r\n") }
         endHead(persistence, &buffer)
         guard !isHead, answer.body.readableBytes > 0 else { return nil }

@@ -35,6 +35,7 @@ extension HTTPFrontHandler {
         case (.metrics, _): tellMetrics(id)
         case (.live, _): complete(id, .text("alive\n"))
         case (.ready, _): tellReadiness(id)
+        case (.peerHello, _): greetPeer(request, id)
         case (.peerCall, _): servePeerCall(request, id)
         }
     }

@@ -1,5 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0
 
+internal import AccessControl
 internal import Cluster
 package import NIOCore
 package import NIOHTTP1
@@ -23,6 +24,10 @@ package final class HTTPFrontHandler: ChannelInboundHandler {
     var place: Int?
     private(set) var context: ChannelHandlerContext?
     private var gate: InputGate?
+    /// Where the other end is.
+    lazy var remoteAddress = context?.channel.remoteAddress?.ipAddress.flatMap { IPAddress($0) }
+    /// What the other end has proved of itself.
+    var peerHandshake = PeerCalleeHandshake()
 
     // What comes in.
     var receiving = Receiving.nothing

@@ -1,5 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0
 
+private import AccessControl
 private import Cluster
 private import FoundationEssentials
 package import HashRing
@@ -28,6 +29,7 @@ extension HTTPFrontHandler {
         } catch {
             return complete(id, ErrorAnswer.badRing(error.reason))
         }
+        if let refusal = refusal(ofCalling: wanted.ring.nodes + wanted.standbys) { return complete(id, refusal) }
         let operators = front.operators
         handOver(id) {
             do throws(OperatorError) {
@@ -109,6 +111,7 @@ extension HTTPFrontHandler {
     private func change(
         _ request: ChangeRequest, isForced: Bool = false, without gone: Set<NodeID> = [], _ id: RequestID
     ) {
+        if let refusal = refusal(ofCalling: request.joiner.map { [$0] } ?? []) { return complete(id, refusal) }
         let operators = front.operators
         handOver(id) {
             do throws(OperatorError) {
@@ -120,6 +123,12 @@ extension HTTPFrontHandler {
                 return ErrorAnswer.operation(error)
             }
         }
+    }
+
+    /// What a client names is not called unless a node may be there.
+    private func refusal(ofCalling nodes: [NodeID]) -> Answer? {
+        guard let door = front.gate?.door else { return nil }
+        return nodes.first { !door.allowed.contains($0) }.map(ErrorAnswer.foreignAddress)
     }
 
     func abortChange(_ id: RequestID) {

@@ -24,6 +24,7 @@ package enum Route: UInt8, Hashable, Sendable, CaseIterable {
     case metrics
     case live
     case ready
+    case peerHello
     case peerBatch
     case peerCall
 
@@ -35,7 +36,7 @@ package enum Route: UInt8, Hashable, Sendable, CaseIterable {
         // (POST for `:increment` alone.)
         case .key: [.get, .post, .put, .delete]
         case .ring, .addNode, .removeNode, .replaceNode, .abortChange, .clear: [.get, .post]
-        case .batch, .import, .peerBatch, .peerCall: .post
+        case .batch, .import, .peerHello, .peerBatch, .peerCall: .post
         }
     }
 
@@ -45,7 +46,9 @@ package enum Route: UInt8, Hashable, Sendable, CaseIterable {
         switch self {
         case .home, .owner, .list, .export, .pairs, .status, .metrics, .live, .ready: true
         case .pair, .key, .pairHere, .ring: method == .get
-        case .addNode, .removeNode, .replaceNode, .abortChange, .clear, .batch, .import, .peerBatch, .peerCall: false
+        case .addNode, .removeNode, .replaceNode, .abortChange, .clear, .batch, .import, .peerHello, .peerBatch,
+            .peerCall:
+            false
         }
     }
 }
@@ -126,6 +129,7 @@ package enum RouteTable {
         ("/route_test", .owner), ("/cache", .pairHere), ("/hash_ring", .ring),
         ("/abort_change", .abortChange), ("/fetch_keys", .pairs), ("/clear_cache", .clear), ("/status", .status),
         ("/metrics", .metrics), ("/health/live", .live), ("/health/ready", .ready),
+        ("/peer/hello", .peerHello),
     ]
 
     static let addNodePrefix: StaticString = "/add_node/"

@@ -1,5 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0
 
+internal import AccessControl
 internal import Cluster
 internal import Etcd
 internal import HTTPFront
@@ -54,9 +55,15 @@ struct WorkerParts: Sendable {
     /// Must be called on the loop.
     init(
         _ configuration: ServerConfiguration, _ endpoint: MemcachedEndpoint, slot: Int, cells: CellMemory,
-        failpoints rules: String?, loop: any EventLoop, logger: Logger
+        tokens: AccessTokens, failpoints rules: String?, loop: any EventLoop, logger: Logger
     ) {
         let node = configuration.node
+        let gate = AccessGate(
+            tokens,
+            PeerDoor(
+                node: node, secrets: tokens.peer,
+                allowed: configuration.peers.flatMap { PeerAllowList($0) } ?? .usual,
+                isInsecure: configuration.insecure))
         let clock = WorkerClock(
             writer: .random(in: 1 ... .max), offsetMilliseconds: configuration.clockOffsetMilliseconds)
         let failpoints = Failpoints(
@@ -76,7 +83,7 @@ struct WorkerParts: Sendable {
 
         // The data plane.
         let coordinator = Coordinator(
-            node: node, loop: loop, lanes: lanes, clock: clock,
+            node: node, door: gate.door, loop: loop, lanes: lanes, clock: clock,
             requestTime: .milliseconds(Int64(configuration.requestDeadlineMilliseconds)),
             defaults: Coordinator.ConsistencyDefaults(
                 reads: Consistency(configuration.consistency, quorum: configuration.readQuorum),
@@ -89,7 +96,7 @@ struct WorkerParts: Sendable {
         let bound = NIOLoopBound(coordinator, eventLoop: loop)
 
         // The control plane.
-        let peers = PeerCaller(loop: loop)
+        let peers = PeerCaller(loop: loop, door: gate.door)
         let etcd = configuration.etcd.flatMap { EtcdEndpoint.list($0) }.map { EtcdClient($0, loop: loop) }
         let ledger = etcd.map { RingLedger(etcd: $0, prefix: configuration.etcdPrefix) }
         // (What a worker is writing just now is not old.)
@@ -225,6 +232,7 @@ struct WorkerParts: Sendable {
                 logger,
                 slow: configuration.slowRequestMilliseconds > 0
                     ? .milliseconds(Int64(configuration.slowRequestMilliseconds)) : nil, loop: loop))
+        front.gate = gate
         front.tracer = coordinator.tracer
         front.uploadTime = .seconds(Int64(configuration.uploadSeconds))
         front.obstacle = { settings.settings?.evicts == true ? "\(MemcachedError.evicts)" : nil }
@@ -232,7 +240,8 @@ struct WorkerParts: Sendable {
         front.recovery = { recovery.note }
         self.front = NIOLoopBound(front, eventLoop: loop)
         let commandFront = configuration.memcachedPort.map { _ in
-            CommandFront(loop: loop, store: coordinator, version: programVersion, room: room)
+            CommandFront(
+                loop: loop, store: coordinator, version: programVersion, tokens: tokens.data, room: room)
         }
         commandFront?.heldElsewhere = { [unowned front] in front.heldBytes }
         if let commandFront { front.heldElsewhere = { [unowned commandFront] in commandFront.heldBytes } }
