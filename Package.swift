@@ -72,11 +72,17 @@ let package = Package(
             swiftSettings: settings),
         // A worker's listening side, whatever its clients speak.
         .target(name: "Listening", dependencies: ["KeyValue", nioCore, nioPosix], swiftSettings: settings),
+        // What a browser is given at /ui: files that an editor of pages can work on, no step between them and the browser.
+        .target(
+            name: "RingPage", dependencies: [crypto],
+            resources: [
+                .embedInCode("page.html"), .embedInCode("page.css"), .embedInCode("page.js"), .embedInCode("icon.svg"),
+            ], swiftSettings: settings),
         .target(
             name: "HTTPFront",
             dependencies: [
-                "AccessControl", "Listening", "Cluster", "RequestTracing", "KeyValue", "HashRing", nioCore, nioPosix,
-                nioHTTP1, logging, metrics, deque, tracing,
+                "AccessControl", "Listening", "RingPage", "Cluster", "RequestTracing", "KeyValue", "HashRing", nioCore,
+                nioPosix, nioHTTP1, logging, metrics, deque, tracing,
             ],
             swiftSettings: settings),
         .target(
@@ -93,7 +99,8 @@ let package = Package(
         .executableTarget(
             name: "KVServer",
             dependencies: [
-                "AccessControl", "Supervision", "Telemetry", "HTTPFront", "MemcachedFront", "Listening", "Cluster",
+                "AccessControl", "Supervision", "Telemetry", "Control", "HTTPFront", "MemcachedFront", "Listening",
+                "Cluster",
                 "RequestTracing",
                 "Memcached", "Etcd", "KeyValue", "HashRing", nioCore, nioPosix, logging, metrics,
                 .product(name: "ArgumentParser", package: "swift-argument-parser"),

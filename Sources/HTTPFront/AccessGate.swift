@@ -24,9 +24,10 @@ extension Route {
     /// (Without a default: whoever adds a route says who may ask for it.)
     package func access(_ method: Methods) -> Access {
         switch self {
-        case .home, .live, .ready: .anybody
-        case .pair, .key, .batch, .list, .export, .import, .owner, .pairHere, .pairs: .data
-        case .status, .metrics: .watch
+        // (The page is files alone: what it shows it asks for.)
+        case .home, .page, .live, .ready: .anybody
+        case .pair, .key, .batch, .list, .export, .import, .owner, .copies, .pairHere, .pairs: .data
+        case .status, .metrics, .watch, .plan: .watch
         case .ring: method == .get ? .watch : .admin
         case .addNode, .removeNode, .replaceNode, .abortChange, .clear: .admin
         case .peerBatch, .peerCall: .peer

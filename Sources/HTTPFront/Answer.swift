@@ -2,6 +2,7 @@
 
 package import KeyValue
 package import NIOCore
+package import RingPage
 
 /// One whole answer to one request.
 package struct Answer: Hashable, Sendable {
@@ -73,6 +74,10 @@ package struct Answer: Hashable, Sendable {
         case metrics
         /// RFC 9457.
         case problem
+        /// A file of the page at `/ui`.
+        case page(RingPage.Kind)
+        /// Server-sent events.
+        case events
         /// A client's own, as it came with the value.
         case stored(String)
     }

@@ -213,20 +213,31 @@ struct WorkerParts: Sendable {
         // The fronts. (The first is asked by way of the operator for what the sampler knows of it.)
         let sampler = NIOLoopBoundBox<GaugeSampler?>(nil, eventLoop: loop)
         let room = ConnectionRoom()
+        let operators = NIOLoopBoundBox<NodeOperator?>(nil, eventLoop: loop)
+        let ringWatch = RingWatch(
+            RingWatch.Dependencies(
+                node: node, document: { await keeper.document },
+                ask: { other in
+                    guard other == node, let own = try await loop.submit({ operators.value }).get() else {
+                        return try await NodeOperator.askNode(other, peers)
+                    }
+                    return await own.nodeSample()
+                }, start: { background.runOwn($0) }))
+        let nodeOperator = NodeOperator(
+            node: node, memcachedAddress: configuration.memcached, keeper: keeper, ringOperator: ringOperator,
+            peerService: service, jobWork: work, pairs: pairs,
+            listing: PairListing(node: node, pairs: pairs, service: service, peers: peers, clock: clock),
+            clock: clock, recovery: recovery,
+            antiEntropy: antiEntropy, hintBoard: hintBoard, heartbeats: heartbeats, board: board,
+            snapshotSeconds: configuration.snapshotSeconds, snapshotBoard: snapshotBoard,
+            hasLog: log != nil, segments: segments, logBoard: logBoard,
+            registry: WorkerRegistry(control: statusControl, slot: slot), settings: settings,
+            control: statusControl, cells: cells, peers: peers, ringWatch: ringWatch,
+            sample: { try? await loop.submit { sampler.value?.sample() }.get() },
+            startedMilliseconds: MonotonicClock.milliseconds())
+        operators.value = nodeOperator
         let front = Front(
-            node: node, loop: loop, data: coordinator,
-            operators: NodeOperator(
-                node: node, memcachedAddress: configuration.memcached, keeper: keeper, ringOperator: ringOperator,
-                peerService: service, jobWork: work, pairs: pairs,
-                listing: PairListing(node: node, pairs: pairs, service: service, peers: peers, clock: clock),
-                clock: clock, recovery: recovery,
-                antiEntropy: antiEntropy, hintBoard: hintBoard, heartbeats: heartbeats, board: board,
-                snapshotSeconds: configuration.snapshotSeconds, snapshotBoard: snapshotBoard,
-                hasLog: log != nil, segments: segments, logBoard: logBoard,
-                registry: WorkerRegistry(control: statusControl, slot: slot), settings: settings,
-                control: statusControl, cells: cells,
-                sample: { try? await loop.submit { sampler.value?.sample() }.get() },
-                startedMilliseconds: MonotonicClock.milliseconds()),
+            node: node, loop: loop, data: coordinator, operators: nodeOperator,
             tasks: background, failpoints: failpoints, room: room,
             log: RequestLog(
                 logger,

@@ -166,6 +166,9 @@ package enum Limits {
     /// Of those, how many are being stored at the same time.
     package static let importWindow = 64
 
+    /// Open pages that one worker tells of the ring.
+    package static let ringWatchers = 16
+
     /// How far ahead of this clock a version may be.
     package static let clockAheadMilliseconds = 10_000
 
