@@ -53,6 +53,8 @@ let package = Package(
         // What is counted: over swift-metrics, into memory that a host's processes share.
         .target(name: "Telemetry", dependencies: ["CLinux", metrics], swiftSettings: settings),
         .target(name: "HashRing", dependencies: [crypto], swiftSettings: settings),
+        // Who may ask for what: tokens, the nodes' handshake, where nodes may be.
+        .target(name: "AccessControl", dependencies: ["HashRing", crypto], swiftSettings: settings),
         .target(name: "KeyValue", dependencies: ["HashRing", nioCore, crypto], swiftSettings: settings),
         // By which names a request is found again, on every node that it touched.
         .target(
@@ -64,32 +66,42 @@ let package = Package(
         .target(
             name: "Cluster",
             dependencies: [
-                "Memcached", "Etcd", "RequestTracing", "KeyValue", "HashRing", nioCore, nioPosix, nioHTTP1, logging,
-                metrics, deque, crypto, tracing,
+                "AccessControl", "Memcached", "Etcd", "RequestTracing", "KeyValue", "HashRing", nioCore, nioPosix,
+                nioHTTP1, logging, metrics, deque, crypto, tracing,
             ],
             swiftSettings: settings),
         // A worker's listening side, whatever its clients speak.
         .target(name: "Listening", dependencies: ["KeyValue", nioCore, nioPosix], swiftSettings: settings),
+        // What a browser is given at /ui: files that an editor of pages can work on, no step between them and the browser.
+        .target(
+            name: "RingPage", dependencies: [crypto],
+            resources: [
+                .embedInCode("page.html"), .embedInCode("page.css"), .embedInCode("page.js"), .embedInCode("icon.svg"),
+            ], swiftSettings: settings),
         .target(
             name: "HTTPFront",
             dependencies: [
-                "Listening", "Cluster", "RequestTracing", "KeyValue", "HashRing", nioCore, nioPosix, nioHTTP1, logging,
-                metrics, deque, tracing,
+                "AccessControl", "Listening", "RingPage", "Cluster", "RequestTracing", "KeyValue", "HashRing", nioCore,
+                nioPosix, nioHTTP1, logging, metrics, deque, tracing,
             ],
             swiftSettings: settings),
         .target(
             name: "MemcachedFront",
-            dependencies: ["Listening", "Cluster", "KeyValue", nioCore, metrics, deque],
+            dependencies: ["AccessControl", "Listening", "Cluster", "KeyValue", nioCore, metrics, deque],
             swiftSettings: settings),
         // Processes, configuration and logs; no data passes here.
         .target(
             name: "Supervision",
-            dependencies: ["Telemetry", "Memcached", "Etcd", "KeyValue", "HashRing", logging, metrics],
+            dependencies: [
+                "AccessControl", "CLinux", "Telemetry", "Memcached", "Etcd", "KeyValue", "HashRing", logging, metrics,
+            ],
             swiftSettings: settings),
         .executableTarget(
             name: "KVServer",
             dependencies: [
-                "Supervision", "Telemetry", "HTTPFront", "MemcachedFront", "Listening", "Cluster", "RequestTracing",
+                "AccessControl", "Supervision", "Telemetry", "Control", "HTTPFront", "MemcachedFront", "Listening",
+                "Cluster",
+                "RequestTracing",
                 "Memcached", "Etcd", "KeyValue", "HashRing", nioCore, nioPosix, logging, metrics,
                 .product(name: "ArgumentParser", package: "swift-argument-parser"),
             ],
@@ -103,7 +115,7 @@ let package = Package(
         .executableTarget(
             name: "kvctl",
             dependencies: [
-                "Control", "KeyValue", "HashRing", asyncHTTPClient, nioCore, nioPosix, nioHTTP1,
+                "AccessControl", "Control", "KeyValue", "HashRing", asyncHTTPClient, nioCore, nioPosix, nioHTTP1,
                 .product(name: "ArgumentParser", package: "swift-argument-parser"),
             ],
             swiftSettings: settings,
@@ -115,6 +127,9 @@ let package = Package(
             name: "TestSupport", dependencies: ["KeyValue", "HashRing", nioCore], path: "Tests/TestSupport",
             swiftSettings: settings),
         .testTarget(name: "TelemetryTests", dependencies: ["Telemetry", metrics], swiftSettings: settings),
+        .testTarget(
+            name: "AccessControlTests", dependencies: ["AccessControl", "HashRing", "TestSupport"],
+            swiftSettings: settings),
         .testTarget(name: "HashRingTests", dependencies: ["HashRing", "TestSupport"], swiftSettings: settings),
         .testTarget(name: "KeyValueTests", dependencies: ["KeyValue", "HashRing", nioCore], swiftSettings: settings),
         .testTarget(
@@ -125,8 +140,8 @@ let package = Package(
         .testTarget(
             name: "ClusterTests",
             dependencies: [
-                "Cluster", "Memcached", "Etcd", "RequestTracing", "KeyValue", "HashRing", "TestSupport", nioCore,
-                nioPosix, nioHTTP1, logging,
+                "AccessControl", "Cluster", "Memcached", "Etcd", "RequestTracing", "KeyValue", "HashRing",
+                "TestSupport", nioCore, nioPosix, nioHTTP1, logging,
             ],
             swiftSettings: settings),
         .testTarget(
@@ -139,19 +154,22 @@ let package = Package(
         .testTarget(
             name: "HTTPFrontTests",
             dependencies: [
-                "HTTPFront", "Listening", "Telemetry", "Cluster", "RequestTracing", "KeyValue", "HashRing",
+                "HTTPFront", "AccessControl", "Listening", "Telemetry", "Cluster", "RequestTracing", "KeyValue",
+                "HashRing",
                 "TestSupport",
                 nioCore, nioPosix, nioHTTP1, nioEmbedded, logging,
             ],
             swiftSettings: settings),
         .testTarget(
             name: "MemcachedFrontTests",
-            dependencies: ["MemcachedFront", "Cluster", "RequestTracing", "KeyValue", nioCore, nioEmbedded],
+            dependencies: [
+                "MemcachedFront", "AccessControl", "Cluster", "RequestTracing", "KeyValue", nioCore, nioEmbedded,
+            ],
             swiftSettings: settings),
         .testTarget(
             name: "kvctlTests", dependencies: ["Control", "KeyValue", "HashRing", nioCore], swiftSettings: settings),
         .testTarget(
-            name: "KVServerTests", dependencies: ["Supervision", "HashRing", "TestSupport", logging],
+            name: "KVServerTests", dependencies: ["Supervision", "AccessControl", "HashRing", "TestSupport", logging],
             swiftSettings: settings),
     ]
 )

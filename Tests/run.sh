@@ -134,7 +134,7 @@ install_missing() {
     local missing=() pair
     for pair in memcached:memcached haproxy:haproxy curl:curl python3:python3 ss:iproute2 nft:nftables ps:procps \
         pkg-config:pkg-config shellcheck:shellcheck etcd:etcd-server fiu-run:fiu-utils promtool:prometheus \
-        memccapable:libmemcached-tools; do
+        memccapable:libmemcached-tools chromium:chromium; do
         command -v "${pair%%:*}" >/dev/null || missing+=("${pair#*:}")
     done
     # (What lets a test install a tool of PyPI in an environment of its own.)

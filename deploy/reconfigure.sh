@@ -27,6 +27,8 @@ cluster that holds pairs, use /add_node and /remove_node.
   --clear              drop all pairs of each node
   --replicas N         how many nodes hold each pair, 1 to 9 (3); as many as there are nodes where they are fewer
   --standby ip:port    a node in no position that is to know the ring
+  --token-file FILE    the nodes' admin token, where they have one (KVCTL_TOKEN_FILE, ~/.config/kvctl/token,
+                       /etc/kvserver/tokens/admin)
   --seconds N          how long a node may take to answer (10; to drop its pairs: 60 times that)
   --help
 END
@@ -48,6 +50,7 @@ while [ $# -gt 0 ]; do
     --clear) clear=yes && shift ;;
     --standby) standbys+=("${2?--standby needs ip:port}") && shift 2 ;;
     --replicas) replicas=${2?--replicas needs a number} && shift 2 ;;
+    --token-file) export KVCTL_TOKEN_FILE=${2?--token-file needs a file} && shift 2 ;;
     --seconds) seconds=${2?--seconds needs a number} && shift 2 ;;
     --help | -h) usage && exit 0 ;;
     -*) misused "unknown option: $1 (--help explains)" ;;
@@ -59,6 +62,7 @@ if [ ${#nodes[@]} = 0 ]; then
     read -r -d '' -a nodes <<<"$NODES" || true
     [ ${#standbys[@]} != 0 ] || read -r -d '' -a standbys <<<"$STANDBYS" || true
 fi
+[ -z "${KVCTL_TOKEN_FILE:-}" ] || [ -r "$KVCTL_TOKEN_FILE" ] || misused "no token can be read from $KVCTL_TOKEN_FILE"
 [[ $replicas =~ ^[1-9]$ ]] || misused "--replicas takes 1 to 9: $replicas"
 [ ${#nodes[@]} != 0 ] || misused "no nodes given"
 command -v curl >/dev/null || { echo "reconfigure.sh: curl is missing" >&2 && exit 1; }
@@ -83,11 +87,22 @@ for address in ${standbys[@]+"${standbys[@]}"}; do
 done
 document="{\"nodes\":[$places]${others:+,\"standbys\":[$others]},\"replicas\":$replicas}"
 
+# authorization: the token that is there, as curl reads it by --config. (No program has it among its arguments.)
+authorization() {
+    local file token
+    for file in "${KVCTL_TOKEN_FILE:-}" "${XDG_CONFIG_HOME:-${HOME:-/root}/.config}/kvctl/token" /etc/kvserver/tokens/admin; do
+        [ -r "$file" ] || continue
+        token=$(sed '/^[[:space:]]*\(#.*\)*$/d; s/[[:space:]]//g; q' "$file")
+        [ -z "$token" ] || [ "$token" = none ] || printf 'header = "Authorization: Bearer %s"\n' "$token"
+        return 0
+    done
+}
+
 # request SECONDS CURL-ARGUMENTS...: sets `answer` to the body or to why there is none; fails unless the status is 200.
 request() {
     local limit=$1 status
     shift
-    answer=$(curl --noproxy '*' --silent --show-error --connect-timeout 3 --max-time "$limit" --write-out '\n%{http_code}' \
+    answer=$(curl --config <(authorization) --noproxy '*' --silent --show-error --connect-timeout 3 --max-time "$limit" --write-out '\n%{http_code}' \
         "$@" 2>&1) || { answer=$(sed '/^000$/d;/^$/d' <<<"$answer") && return 1; }
     status=${answer##*$'\n'} answer=${answer%$'\n'*}
     [ "$status" = 200 ] || { answer="$status $answer" && return 1; }

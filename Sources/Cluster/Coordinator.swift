@@ -1,5 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0
 
+package import AccessControl
 private import DequeModule
 package import HashRing
 package import KeyValue
@@ -24,6 +25,8 @@ package final class Coordinator {
     }
 
     package let node: NodeID
+    /// Whom it calls its peers.
+    private let door: PeerDoor
     package let loop: any EventLoop
     package let clock: WorkerClock
     package let local: LocalReplica
@@ -90,9 +93,10 @@ package final class Coordinator {
 
     /// - Parameter requestTime: after this a request has its answer, whatever it is.
     package init(
-        node: NodeID, loop: any EventLoop, lanes: LaneGroup, clock: WorkerClock, requestTime: TimeAmount,
-        defaults: ConsistencyDefaults = ConsistencyDefaults()
+        node: NodeID, door: PeerDoor? = nil, loop: any EventLoop, lanes: LaneGroup, clock: WorkerClock,
+        requestTime: TimeAmount, defaults: ConsistencyDefaults = ConsistencyDefaults()
     ) {
+        self.door = door ?? PeerDoor(node: node)
         self.defaults = defaults
         self.node = node
         self.loop = loop
@@ -136,7 +140,7 @@ package final class Coordinator {
         if node == self.node { return local }
         if let remote = remotes[node] { return remote }
         let remote = RemoteReplica(
-            node: node, loop: loop, metrics: metrics,
+            node: node, door: door, loop: loop, metrics: metrics,
             hooks: RemoteReplica.Hooks(
                 epoch: { [unowned self] in view?.table?.document.epoch },
                 clock: { [unowned self] in clock.reading },

@@ -1,5 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0
 
+package import AccessControl
 private import FoundationEssentials
 package import HashRing
 package import KeyValue
@@ -31,9 +32,9 @@ package struct PeerCaller: Sendable {
     private static let connectTimeout = TimeAmount.milliseconds(500)
 
     /// Must be made on the loop.
-    package init(loop: any EventLoop) {
+    package init(loop: any EventLoop, door: PeerDoor) {
         self.loop = loop
-        self.pool = NIOLoopBound(Pool(), eventLoop: loop)
+        self.pool = NIOLoopBound(Pool(door), eventLoop: loop)
     }
 
     /// Sends `request` to `/peer/<name>` and reads the answer.
@@ -114,7 +115,10 @@ package struct PeerCaller: Sendable {
     /// Idle connections by node.
     private final class Pool {
         private var idle: [NodeID: [PeerConnection]] = [:]
+        private let door: PeerDoor
         private static let idlePerNode = 8
+
+        init(_ door: PeerDoor) { self.door = door }
 
         func post(
             _ node: NodeID, _ path: String, _ contentType: String, _ body: ByteBuffer, deadline: NIODeadline,
@@ -126,7 +130,7 @@ package struct PeerCaller: Sendable {
                 return send(connection, node, path, contentType, body, deadline, completion)
             }
             PeerConnection.connect(
-                to: node, on: loop, timeout: PeerCaller.connectTimeout, bodyLimit: Limits.peerBodyBytes
+                to: node, by: door, on: loop, timeout: PeerCaller.connectTimeout, bodyLimit: Limits.peerBodyBytes
             ) { result in
                 switch result {
                 case .success(let connection):

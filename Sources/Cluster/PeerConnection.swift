@@ -1,5 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0
 
+package import AccessControl
 package import HashRing
 package import NIOCore
 private import NIOHTTP1
@@ -26,6 +27,8 @@ package final class PeerConnection {
     private let channel: any Channel
     private let node: NodeID
     private let exchange: Exchange
+    /// Goes with the next request.
+    private var proof: PeerProof?
     /// Called once the connection can't be used again.
     var onClose: () -> Void = {} {
         didSet { exchange.onClose = onClose }
@@ -37,11 +40,17 @@ package final class PeerConnection {
         self.exchange = exchange
     }
 
-    /// Connects on the given loop; must be called on it.
+    /// Connects on the given loop; must be called on it. Where nodes have a secret, nothing is sent before the other
+    /// side has proved that it knows it.
     package static func connect(
-        to node: NodeID, on loop: any EventLoop, timeout: TimeAmount, bodyLimit: Int,
+        to node: NodeID, by door: PeerDoor, on loop: any EventLoop, timeout: TimeAmount, bodyLimit: Int,
         completion: @escaping (Result<PeerConnection, Failure>) -> Void
     ) {
+        // (Also one that another node has told of.)
+        guard door.allowed.contains(node) else {
+            return completion(.failure(Failure(wasSent: false, reason: "\(node) is not where nodes may be (peers)")))
+        }
+        let deadline = NIODeadline.now() + timeout
         let address: SocketAddress
         do {
             address = try SocketAddress(ipAddress: node.host, port: Int(node.port))
@@ -65,11 +74,43 @@ package final class PeerConnection {
             .connect(to: address)
             .assumeIsolated()
             .whenComplete { result in
-                completion(
-                    result
-                        .map { PeerConnection(channel: $0, node: node, exchange: exchange) }
-                        .mapError { Failure(wasSent: false, reason: "can't connect to \(node): \($0)") })
+                switch result {
+                case .success(let channel):
+                    let connection = PeerConnection(channel: channel, node: node, exchange: exchange)
+                    connection.shakeHands(by: door, deadline: deadline, completion)
+                case .failure(let error):
+                    completion(.failure(Failure(wasSent: false, reason: "can't connect to \(node): \(error)")))
+                }
             }
+    }
+
+    /// Has the other side prove itself; this side's own proof goes with the first request.
+    private func shakeHands(
+        by door: PeerDoor, deadline: NIODeadline, _ completion: @escaping (Result<PeerConnection, Failure>) -> Void
+    ) {
+        guard let secrets = door.secrets else { return completion(.success(self)) }
+        let handshake = PeerCallerHandshake(secrets, caller: door.node, callee: node, nonce: PeerNonce())
+        post(
+            PeerHandshake.path, contentType: "application/json", body: ByteBuffer(bytes: handshake.hello.encoded),
+            deadline: deadline
+        ) { result in
+            do throws(Failure) {
+                let answer = try result.get()
+                if answer.status == 200, let theirs = PeerHelloAnswer(answer.body.readableBytesView),
+                    let proof = handshake.proof(after: theirs)
+                {
+                    self.proof = proof
+                } else if answer.status != 404 || !door.isInsecure {
+                    throw Failure(
+                        wasSent: false, reason: "\(self.node) does not prove that it knows the peers' token")
+                }
+                self.exchange.hasAnswered = false
+                completion(.success(self))
+            } catch {
+                self.close()
+                completion(.failure(Failure(wasSent: false, reason: error.reason)))
+            }
+        }
     }
 
     package var isUsable: Bool { exchange.isIdle && channel.isActive }
@@ -97,6 +138,10 @@ package final class PeerConnection {
         headers.add(name: "Content-Type", value: contentType)
         headers.add(name: "Content-Length", value: String(body.readableBytes))
         if !requests.isEmpty { headers.add(name: CarriedRequest.field, value: requests) }
+        if let proof {
+            headers.add(name: PeerHandshake.field, value: proof.text)
+            self.proof = nil
+        }
         let head = HTTPRequestHead(version: .http1_1, method: .POST, uri: path, headers: headers)
         channel.write(HTTPClientRequestPart.head(head), promise: nil)
         channel.write(HTTPClientRequestPart.body(.byteBuffer(body)), promise: nil)
@@ -116,7 +161,7 @@ package final class PeerConnection {
 
         private let bodyLimit: Int
         private var state = State.idle
-        private(set) var hasAnswered = false
+        fileprivate(set) var hasAnswered = false
         var timeout: Scheduled<Void>?
         var onClose: () -> Void = {}
 

@@ -1,5 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0
 
+package import AccessControl
 private import CoreMetrics
 private import DequeModule
 private import FoundationEssentials
@@ -36,6 +37,7 @@ package final class RemoteReplica: Replica {
     }
 
     private let node: NodeID
+    private let door: PeerDoor
     private let loop: any EventLoop
     private let hooks: Hooks
     private let totals: CoordinatorMetrics
@@ -67,8 +69,11 @@ package final class RemoteReplica: Replica {
     static let path = "/peer/batch"
     static let contentType = "application/octet-stream"
 
-    package init(node: NodeID, loop: any EventLoop, metrics: CoordinatorMetrics, hooks: Hooks) {
+    package init(
+        node: NodeID, door: PeerDoor, loop: any EventLoop, metrics: CoordinatorMetrics, hooks: Hooks
+    ) {
         self.node = node
+        self.door = door
         self.totals = metrics
         self.metrics = PeerMetrics(node)
         self.loop = loop
@@ -131,7 +136,7 @@ package final class RemoteReplica: Replica {
         isConnecting = true
         connectionCount += 1
         PeerConnection.connect(
-            to: node, on: loop, timeout: RemoteReplica.connectTimeout, bodyLimit: Limits.peerBodyBytes
+            to: node, by: door, on: loop, timeout: RemoteReplica.connectTimeout, bodyLimit: Limits.peerBodyBytes
         ) { result in
             self.isConnecting = false
             switch result {

@@ -78,39 +78,23 @@ package struct NodeRates: Hashable, Sendable, Encodable {
     package let memoryUsed: Double?
     package let epoch: Int
 
-    private static let requests = "kvserver_request_duration_seconds"
-
     /// - Parameter seconds: between the two.
     package init(from before: [MetricSample], to after: [MetricSample], seconds: Double) {
-        var old: [String: Double] = [:]
-        for sample in before where NodeRates.counts(sample) { old[NodeRates.name(sample), default: 0] += sample.value }
-        var requests = 0.0
-        var errors = 0.0
-        var hops = 0.0
-        var buckets: [Double: Double] = [:]
-        for sample in after where NodeRates.counts(sample) {
-            // (A node that was started again begins at 0.)
-            let now = sample.value
-            let known = old[NodeRates.name(sample)] ?? 0
-            let growth = now >= known ? now - known : now
-            switch sample.name {
-            case NodeRates.requests + "_count":
-                requests += growth
-                if sample.labels["code"]?.first == "5" { errors += growth }
-            case NodeRates.requests + "_bucket":
-                if let bound = sample.labels["le"].flatMap({ $0 == "+Inf" ? .infinity : Double($0) }) {
-                    buckets[bound, default: 0] += growth
-                }
-            default: hops += growth
-            }
-        }
-        func gauge(_ name: String) -> Double? { after.first { $0.name == name }?.value }
+        self.init(from: RequestTally(before), to: RequestTally(after), seconds: seconds, after)
+    }
+
+    /// - Parameter gauges: what is told beside the later one.
+    package init(
+        from before: RequestTally, to after: RequestTally, seconds: Double, _ gauges: [MetricSample] = []
+    ) {
+        let grown = after.growth(since: before)
+        func gauge(_ name: String) -> Double? { gauges.first { $0.name == name }?.value }
         let seconds = max(seconds, 0.001)
-        requestsPerSecond = requests / seconds
-        errorsPerSecond = errors / seconds
-        hopsPerSecond = hops / seconds
-        medianMilliseconds = NodeRates.quantile(0.5, of: buckets)
-        p99Milliseconds = NodeRates.quantile(0.99, of: buckets)
+        requestsPerSecond = grown.requests / seconds
+        errorsPerSecond = grown.errors / seconds
+        hopsPerSecond = grown.hops / seconds
+        medianMilliseconds = NodeRates.quantile(0.5, of: grown.buckets)
+        p99Milliseconds = NodeRates.quantile(0.99, of: grown.buckets)
         connections = Int(gauge("kvserver_connections") ?? 0)
         epoch = Int(gauge("kvserver_ring_epoch") ?? 0)
         if let stored = gauge("kvserver_memcached_stored_bytes"), let limit = gauge("kvserver_memcached_limit_bytes"),
@@ -122,24 +106,13 @@ package struct NodeRates: Hashable, Sendable, Encodable {
         }
     }
 
-    private static func counts(_ sample: MetricSample) -> Bool {
-        if sample.name == "kvserver_peer_operations_total" { return true }
-        guard sample.name == requests + "_count" || sample.name == requests + "_bucket" else { return false }
-        guard let route = sample.labels["route"] else { return false }
-        return !["/peer", "/metrics", "/health", "/status"].contains { route.hasPrefix($0) }
-    }
-
-    private static func name(_ sample: MetricSample) -> String {
-        sample.name + sample.labels.sorted { $0.key < $1.key }.map { "\u{0}\($0)\u{0}\($1)" }.joined()
-    }
-
     /// In milliseconds: within its bucket, as if all were spread evenly in it (as PromQL's histogram_quantile).
-    private static func quantile(_ share: Double, of buckets: [Double: Double]) -> Double? {
-        let sorted = buckets.sorted { $0.key < $1.key }
-        guard let total = sorted.last?.value, total > 0 else { return nil }
+    private static func quantile(_ share: Double, of buckets: [RequestTally.Bucket]) -> Double? {
+        guard let total = buckets.last?.count, total > 0 else { return nil }
         let wanted = share * total
         var lower = (bound: 0.0, count: 0.0)
-        for (bound, count) in sorted {
+        for bucket in buckets {
+            let (bound, count) = (bucket.seconds ?? .infinity, bucket.count)
             if count >= wanted {
                 guard bound.isFinite, count > lower.count else { return lower.bound * 1000 }
                 return (lower.bound + (bound - lower.bound) * (wanted - lower.count) / (count - lower.count)) * 1000

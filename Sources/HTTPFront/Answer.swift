@@ -2,6 +2,7 @@
 
 package import KeyValue
 package import NIOCore
+package import RingPage
 
 /// One whole answer to one request.
 package struct Answer: Hashable, Sendable {
@@ -11,6 +12,8 @@ package struct Answer: Hashable, Sendable {
         case partialContent = 206
         case notModified = 304
         case badRequest = 400
+        case unauthorized = 401
+        case forbidden = 403
         case notFound = 404
         case methodNotAllowed = 405
         case requestTimeout = 408
@@ -36,6 +39,8 @@ package struct Answer: Hashable, Sendable {
             case .partialContent: "HTTP/1.1 206 Partial Content\r\n"
             case .notModified: "HTTP/1.1 304 Not Modified\r\n"
             case .badRequest: "HTTP/1.1 400 Bad Request\r\n"
+            case .unauthorized: "HTTP/1.1 401 Unauthorized\r\n"
+            case .forbidden: "HTTP/1.1 403 Forbidden\r\n"
             case .notFound: "HTTP/1.1 404 Not Found\r\n"
             case .methodNotAllowed: "HTTP/1.1 405 Method Not Allowed\r\n"
             case .requestTimeout: "HTTP/1.1 408 Request Timeout\r\n"
@@ -69,6 +74,10 @@ package struct Answer: Hashable, Sendable {
         case metrics
         /// RFC 9457.
         case problem
+        /// A file of the page at `/ui`.
+        case page(RingPage.Kind)
+        /// Server-sent events.
+        case events
         /// A client's own, as it came with the value.
         case stored(String)
     }

@@ -2,6 +2,7 @@
 
 private import KeyValue
 package import NIOCore
+private import RingPage
 
 /// Writes answers as HTTP/1.1 bytes, without a `String` on the way of the common ones.
 package enum AnswerEncoder {
@@ -44,6 +45,8 @@ package enum AnswerEncoder {
             buffer.writeStaticString("\r\n")
         }
         crossOrigin?.write(for: answer, into: &buffer)
+        // (RFC 9110, section 11.6.1: a 401 says by which scheme.)
+        if answer.status == .unauthorized { buffer.writeStaticString("WWW-Authenticate: Bearer\r\n") }
         if answer.retryAfter { buffer.writeStaticString("Retry-After: 1\r\n") }
         endHead(persistence, &buffer)
         guard !isHead, answer.body.readableBytes > 0 else { return nil }
@@ -54,12 +57,12 @@ package enum AnswerEncoder {
 
     /// Begins an answer of unknown length: in chunks, or, for HTTP/1.0, up to the connection's end.
     package static func beginStream(
-        isChunked: Bool, _ persistence: Persistence, crossOrigin: CrossOriginGrant? = nil,
-        into buffer: inout ByteBuffer
+        _ type: Answer.ContentType = .json, isChunked: Bool, _ persistence: Persistence,
+        crossOrigin: CrossOriginGrant? = nil, into buffer: inout ByteBuffer
     ) {
         buffer.writeStaticString(Answer.Status.ok.statusLine)
         crossOrigin?.write(for: Answer(.ok, .json, ByteBuffer()), into: &buffer)
-        writeContentType(.json, &buffer)
+        writeContentType(type, &buffer)
         if isChunked { buffer.writeStaticString("Transfer-Encoding: chunked\r\n") }
         endHead(persistence, &buffer)
     }
@@ -89,6 +92,19 @@ package enum AnswerEncoder {
         case .metrics:
             buffer.writeStaticString("Content-Type: text/plain; version=0.0.4; charset=utf-8\r\n")
         case .problem: buffer.writeStaticString("Content-Type: application/problem+json\r\n")
+        case .page(let kind):
+            buffer.writeStaticString("Content-Type: ")
+            switch kind {
+            case .document: buffer.writeStaticString("text/html; charset=utf-8")
+            case .style: buffer.writeStaticString("text/css; charset=utf-8")
+            case .script: buffer.writeStaticString("text/javascript; charset=utf-8")
+            case .icon: buffer.writeStaticString("image/svg+xml")
+            }
+            buffer.writeStaticString(pageFields)
+        case .events:
+            // (Nothing between here and the page shall keep it back.)
+            buffer.writeStaticString(
+                "Content-Type: text/event-stream\r\nCache-Control: no-store\r\nX-Accel-Buffering: no\r\n")
         case .stored(let type):
             buffer.writeStaticString("Content-Type: ")
             buffer.writeString(type)
@@ -97,6 +113,18 @@ package enum AnswerEncoder {
                 "\r\nX-Content-Type-Options: nosniff\r\nContent-Security-Policy: sandbox\r\n")
         }
     }
+
+    /// What a browser may do with the page: nothing but show this origin's files and ask this origin's nodes. It asks
+    /// each time whether a file is still the same.
+    private static let pageFields: StaticString = """
+        \r\nCache-Control: no-cache\r
+        Content-Security-Policy: default-src 'none'; script-src 'self'; style-src 'self'; img-src 'self'; connect-src 'self'; \
+        base-uri 'none'; form-action 'none'; frame-ancestors 'none'\r
+        X-Content-Type-Options: nosniff\r
+        Referrer-Policy: no-referrer\r
+        Cross-Origin-Opener-Policy: same-origin\r
+        Cross-Origin-Resource-Policy: same-origin\r\n
+        """
 
     private static func writePart(_ part: Answer.Part, _ buffer: inout ByteBuffer) {
         buffer.writeStaticString("Content-Range: bytes ")

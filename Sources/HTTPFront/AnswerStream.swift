@@ -12,6 +12,8 @@ final class AnswerStream {
     enum Form {
         /// JSON of unknown length; what stands before the first piece.
         case json(opening: StaticString)
+        /// Server-sent events: whole ones in each piece.
+        case events
         /// The bytes that this answer's head tells of.
         case value(Answer)
     }
@@ -64,6 +66,11 @@ final class AnswerStream {
             isLast = endsConnection || trait.isHTTP10
             AnswerEncoder.beginStream(
                 isChunked: isChunked, isLast ? .close : .keepAlive, crossOrigin: trait.crossOrigin, into: &out)
+        case .events:
+            isChunked = !trait.isHTTP10
+            // (It ends when one side leaves; and whoever asks for it asks for nothing behind it.)
+            isLast = true
+            AnswerEncoder.beginStream(.events, isChunked: isChunked, .close, into: &out)
         case .value(let answer):
             isLast = endsConnection
             // (Its body comes in pieces.)
@@ -76,9 +83,14 @@ final class AnswerStream {
     /// As what it is counted once it is whole.
     var status: Answer.Status {
         switch form {
-        case .json: .ok
+        case .json, .events: .ok
         case .value(let answer): answer.status
         }
+    }
+
+    /// Whether it counts as answered once it has begun: it goes on for as long as somebody looks.
+    var isEndless: Bool {
+        if case .events = form { true } else { false }
     }
 
     func takePending() -> ByteBuffer? {
@@ -90,8 +102,12 @@ final class AnswerStream {
 
     /// What stands before a piece.
     func openFrame(_ piece: ByteBuffer, into out: inout ByteBuffer) {
-        guard case .json(let opening) = form else { return }
-        let before: StaticString = hasPieces ? "," : opening
+        let before: StaticString
+        switch form {
+        case .json(let opening): before = hasPieces ? "," : opening
+        case .events: before = ""
+        case .value: return
+        }
         if isChunked { AnswerEncoder.beginChunk(piece.readableBytes + before.utf8CodeUnitCount, into: &out) }
         out.writeStaticString(before)
         hasPieces = true
@@ -109,6 +125,7 @@ final class AnswerStream {
     }
 
     func writeEnd(into out: inout ByteBuffer) {
+        if case .events = form, isChunked { out.writeStaticString("0\r\n\r\n") }
         guard case .json(let opening) = form else { return }
         let end = (hasPieces ? "" : opening.description) + ending
         guard isChunked else {

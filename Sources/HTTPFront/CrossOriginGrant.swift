@@ -26,7 +26,7 @@ package enum CrossOriginGrant: Hashable, Sendable {
             buffer.writeStaticString("Access-Control-Allow-Methods: ")
             buffer.writeStaticString(allowed.allow)
             buffer.writeStaticString(
-                "\r\nAccess-Control-Allow-Headers: Content-Type, If-Match, If-None-Match, If-Range, Range\r\nAccess-Control-Max-Age: 600\r\n"
+                "\r\nAccess-Control-Allow-Headers: Authorization, Content-Type, If-Match, If-None-Match, If-Range, Range\r\nAccess-Control-Max-Age: 600\r\n"
             )
         } else {
             buffer.writeStaticString(

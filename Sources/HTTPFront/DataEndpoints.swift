@@ -262,7 +262,7 @@ extension HTTPFrontHandler {
         return ErrorAnswer.failure(failure)
     }
 
-    private func queriedKey(_ request: FrontRequest) -> Result<Key, Refusal> {
+    func queriedKey(_ request: FrontRequest) -> Result<Key, Refusal> {
         HTTPFrontHandler.key(
             request.withQuery { FormDecoder.bytes("key", in: $0, limit: Limits.keyBytes) },
             tooLong: ErrorAnswer.keyTooLongInTarget)

@@ -33,8 +33,13 @@ extension HTTPFrontHandler {
         case (.clear, _): clear(id)
         case (.status, _): tellStatus(id)
         case (.metrics, _): tellMetrics(id)
+        case (.page, _): showPage(request, id)
+        case (.watch, _): watchRing(id)
+        case (.plan, _): planChange(request, id)
+        case (.copies, _): tellCopies(request, id)
         case (.live, _): complete(id, .text("alive\n"))
         case (.ready, _): tellReadiness(id)
+        case (.peerHello, _): greetPeer(request, id)
         case (.peerCall, _): servePeerCall(request, id)
         }
     }

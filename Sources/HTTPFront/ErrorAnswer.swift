@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
 
 package import Cluster
-private import HashRing
+package import HashRing
 package import KeyValue
 package import NIOCore
 private import NIOHTTP1
@@ -56,6 +56,32 @@ package enum ErrorAnswer {
 
     package static func bodyTooLarge(_ limit: Int) -> Answer {
         refusal(.contentTooLarge, "The body is over \(limit) bytes.")
+    }
+
+    // MARK: Who asks
+
+    package static func noToken(_ door: String) -> Answer {
+        refusal(.unauthorized, "This needs the \(door) token: Authorization: Bearer ….")
+    }
+    package static let dataTokenOnly = refusal(
+        .forbidden, "This needs the admin token; the data token is for pairs alone.")
+    package static let operatorElsewhere = refusal(
+        .forbidden,
+        "Without an admin token only this machine may ask for this, by its loopback address; see adminTokenFile.")
+    package static let maybeForged = refusal(
+        .forbidden,
+        "A browser may have been made to send this (Origin, Referer, Sec-Fetch-Site); set an admin token, and send it.")
+    package static let noPeer = refusal(
+        .forbidden, "This is for nodes alone, at the addresses that peers allows."
+    ).closing
+    package static let unprovenPeer = refusal(
+        .unauthorized, "The other end of this connection has not proved that it is a node of this cluster."
+    ).closing
+    package static let noSecret = refusal(.notFound, "This node has no peer token to prove anything by.")
+    package static let noHello = refusal(
+        .badRequest, "This is no hello, or one to another node, or not the connection's first.")
+    package static func foreignAddress(_ node: NodeID) -> Answer {
+        refusal(.forbidden, "\(node) is not where nodes may be; peers in the configuration says where that is.")
     }
 
     // MARK: Keys and values

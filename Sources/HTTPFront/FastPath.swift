@@ -1,5 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0
 
+package import AccessControl
 private import KeyValue
 package import NIOCore
 package import RequestTracing
@@ -19,12 +20,14 @@ package enum FastPath {
     /// - Parameters:
     ///   - buffer: what follows a request's end, or the connection's beginning.
     ///   - bodyLimit: a longer body is left to the decoder's side, in bytes.
+    ///   - tokens: one of which the request has to carry; whoever has none is refused on the decoder's side. Nil: any
+    ///     request will do.
     /// - Returns: the request at its beginning, its names, if it has some, and its length in bytes; nil where there is
     ///   none of this kind.
     package static func request(
-        in buffer: ByteBuffer, bodyLimit: Int
+        in buffer: ByteBuffer, bodyLimit: Int, tokens: TokenSet? = nil
     ) -> (request: FrontRequest, trace: RequestTrace?, length: Int)? {
-        let head = buffer.withUnsafeReadableBytes { Reader(bytes: $0).readHead() }
+        let head = buffer.withUnsafeReadableBytes { Reader(bytes: $0).readHead(tokens) }
         guard var head, head.bodyLength <= min(bodyLimit, buffer.readableBytes - head.length) else { return nil }
         if head.bodyLength > 0 {
             guard let body = buffer.getSlice(at: buffer.readerIndex + head.length, length: head.bodyLength) else {
@@ -53,10 +56,12 @@ package enum FastPath {
         private var ids = 0
         private var traceParents = 0
         private var traceStates = 0
+        private var authorization = 0..<0
+        private var authorizations = 0
 
         init(bytes: UnsafeRawBufferPointer) { self.bytes = bytes }
 
-        consuming func readHead() -> Head? {
+        consuming func readHead(_ tokens: TokenSet?) -> Head? {
             let method: Methods
             if skip("GET ") { method = .get } else if skip("POST ") { method = .post } else { return nil }
             let targetStart = position
@@ -69,6 +74,11 @@ package enum FastPath {
             let target = targetStart..<position
             guard target.count <= Limits.requestTargetBytes, skip(versionEnd), let bodyLength = readFields(of: method)
             else { return nil }
+            if let tokens {
+                guard authorizations == 1, tokens.admits(UnsafeRawBufferPointer(rebasing: bytes[authorization])) else {
+                    return nil
+                }
+            }
             let text = String(decoding: bytes[target], as: UTF8.self)
             return Head(
                 request: FrontRequest(route: .pair, method: method, target: text, pathLength: pathLength),
@@ -113,6 +123,9 @@ package enum FastPath {
                 case 12 where holds("x-request-id", in: name):
                     id = value
                     ids += 1
+                case 13 where holds("authorization", in: name):
+                    authorization = value
+                    authorizations += 1
                 case 6 where holds("expect", in: name), 8 where holds("if-match", in: name),
                     13 where holds("if-none-match", in: name), 7 where holds("upgrade", in: name),
                     16 where holds("proxy-connection", in: name), 17 where holds("transfer-encoding", in: name):

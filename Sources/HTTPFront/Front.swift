@@ -1,5 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0
 
+internal import AccessControl
 package import Cluster
 package import HashRing
 package import KeyValue
@@ -39,6 +40,8 @@ package final class Front {
     package let tasks: any OperatorTasks
     package let failpoints: Failpoints
     package let patience: Patience
+    /// Who is let in; nil: everybody.
+    package var gate: AccessGate?
     /// Whose pages may use `/keys` from a browser; nil: nobody's.
     package var origins: OriginList?
     /// How long a large value may take to arrive and be stored.

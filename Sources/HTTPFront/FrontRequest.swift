@@ -109,7 +109,7 @@ package struct HeadReading {
             if head.method != .GET { request.representation.range = nil }
         }
         if !fields.ifMatch.isEmpty || !fields.ifNoneMatch.isEmpty,
-            route == .pair || route == .key || route == .pairHere
+            route == .pair || route == .key || route == .pairHere || route == .page
         {
             guard let precondition = fields.precondition else { return .refuse(ErrorAnswer.badPrecondition) }
             if route == .pairHere { return .refuse(ErrorAnswer.preconditionHere) }

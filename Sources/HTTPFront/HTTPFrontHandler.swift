@@ -1,5 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0
 
+internal import AccessControl
 internal import Cluster
 package import NIOCore
 package import NIOHTTP1
@@ -23,6 +24,10 @@ package final class HTTPFrontHandler: ChannelInboundHandler {
     var place: Int?
     private(set) var context: ChannelHandlerContext?
     private var gate: InputGate?
+    /// Where the other end is.
+    lazy var remoteAddress = context?.channel.remoteAddress?.ipAddress.flatMap { IPAddress($0) }
+    /// What the other end has proved of itself.
+    var peerHandshake = PeerCalleeHandshake()
 
     // What comes in.
     var receiving = Receiving.nothing
@@ -295,17 +300,17 @@ package final class HTTPFrontHandler: ChannelInboundHandler {
             streams[id] = nil
             if stream.hasBegun {
                 // What was sent already can't be taken back: without its end, the client sees that it is not whole.
-                let time = front.metrics.answered(trait.kind, stream.status, .unknown, since: trait.since)
-                front.log.answered(trait, stream.status, .unknown, after: time, isBroken: true)
+                if !stream.isEndless { count(stream, trait, isBroken: true) }
                 flushNow()
                 context?.close(promise: nil)
                 return false
             }
-            return queue.complete(id, ErrorAnswer.unreadablePairs(error))
+            return queue.complete(id, stream.isEndless ? busy : ErrorAnswer.unreadablePairs(error))
         }
         guard stream.hasPending || stream.isFinished else { return false }
         if !stream.hasBegun {
             stream.begin(for: trait, endsConnection: trait.closes || isInputOver || front.isLeaving, into: &out)
+            if stream.isEndless { count(stream, trait) }
         }
         if let piece = stream.takePending() {
             if !trait.isHead {
@@ -318,13 +323,18 @@ package final class HTTPFrontHandler: ChannelInboundHandler {
         }
         // (What confirms a piece may find out at once that there is no other one.)
         guard stream.isFinished, !stream.hasPending, stream.failure == nil else { return false }
-        let time = front.metrics.answered(trait.kind, stream.status, nil, since: trait.since)
-        front.log.answered(trait, stream.status, nil, after: time)
+        if !stream.isEndless { count(stream, trait) }
         if !trait.isHead { stream.writeEnd(into: &out) }
         streams[id] = nil
         queue.removeFront()
         if stream.isLast { end() }
         return true
+    }
+
+    private func count(_ stream: AnswerStream, _ trait: Trait, isBroken: Bool = false) {
+        let outcome: Answer.Outcome? = isBroken ? .unknown : nil
+        let time = front.metrics.answered(trait.kind, stream.status, outcome, since: trait.since)
+        front.log.answered(trait, stream.status, outcome, after: time, isBroken: isBroken)
     }
 
     private func write(_ bytes: ByteBuffer) {

@@ -83,7 +83,9 @@ final class InputGate: ChannelDuplexHandler {
         var bytes = bytes
         isFeeding = true
         while bytes.readableBytes > 0, front.takesInput {
-            if isDecoderIdle, let found = FastPath.request(in: bytes, bodyLimit: front.fastBodyLimit) {
+            if isDecoderIdle,
+                let found = FastPath.request(in: bytes, bodyLimit: front.fastBodyLimit, tokens: front.dataTokens)
+            {
                 bytes.moveReaderIndex(forwardBy: found.length)
                 front.received(whole: found.request, found.trace)
             } else {

@@ -56,16 +56,16 @@ extension HTTPFrontHandler {
         }
     }
 
-    /// Answers with JSON that is written as it is made.
+    /// Answers with what is written as it is made.
     /// - Parameter produce: is given what takes the pieces, each of which is awaited; returns what comes last.
     func stream(
-        _ id: RequestID, _ stream: AnswerStream,
+        _ id: RequestID, _ stream: AnswerStream, _ kind: OperatorTaskKind = .stream,
         _ produce: @escaping @Sendable (_ push: @Sendable (ByteBuffer) async throws -> Void) async throws -> String
     ) {
         streams[id] = stream
         let connection = NIOLoopBound(self, eventLoop: front.loop)
         let loop = front.loop
-        let isTaken = front.tasks.run(.stream) {
+        let isTaken = front.tasks.run(kind) {
             let result: Result<String, any Error>
             do {
                 result = .success(

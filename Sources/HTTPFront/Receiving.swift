@@ -1,5 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0
 
+internal import AccessControl
 private import Cluster
 private import KeyValue
 internal import NIOCore
@@ -71,6 +72,7 @@ extension HTTPFrontHandler {
         switch reading.verdict {
         case .refuse(let answer): refuse(answer, reading, trait)
         case .take(let request):
+            if let refusal = refusal(of: request, head) { return refuse(refusal, reading, trait) }
             guard reading.hasBody else {
                 receiving = .dropping(.perform(request), trait)
                 return
@@ -196,6 +198,9 @@ extension HTTPFrontHandler {
     /// The largest body that needs no refusal where it comes with its head.
     var fastBodyLimit: Int { front.isFull ? 0 : pairBodyLimit }
 
+    /// One of which a request for a pair has to carry; nil: none.
+    var dataTokens: TokenSet? { front.gate?.data }
+
     /// Percent-encoded, everything may be three times as long.
     private var pairBodyLimit: Int { 3 * (front.data.itemBytes + Limits.keyBytes) + 1024 }
 
@@ -215,6 +220,7 @@ extension HTTPFrontHandler {
         case .import: return Limits.importBytes
         case .pair, .pairHere: return pairBodyLimit
         case .ring: return 3 * Limits.ringDocumentBytes
+        case .peerHello: return PeerHandshake.helloBytes
         case .peerBatch: return Limits.peerBodyBytes
         case .peerCall: return 4 * Limits.ringDocumentBytes
         default: return nil

@@ -105,7 +105,8 @@ extension FrontMetrics.Kind {
     /// Whether it is expected to be: ring changes and listings of all pairs take as long as they take.
     fileprivate var isQuick: Bool {
         switch route {
-        case .list, .export, .import, .pairs, .clear, .addNode, .removeNode, .replaceNode, .abortChange: false
+        case .list, .export, .import, .pairs, .clear, .addNode, .removeNode, .replaceNode, .abortChange, .plan, .copies:
+            false
         case .ring: method == .get
         default: true
         }

@@ -1,5 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0
 
+private import AccessControl
 private import Cluster
 private import FoundationEssentials
 package import HashRing
@@ -28,6 +29,7 @@ extension HTTPFrontHandler {
         } catch {
             return complete(id, ErrorAnswer.badRing(error.reason))
         }
+        if let refusal = refusal(ofCalling: wanted.ring.nodes + wanted.standbys) { return complete(id, refusal) }
         let operators = front.operators
         handOver(id) {
             do throws(OperatorError) {
@@ -41,46 +43,66 @@ extension HTTPFrontHandler {
     }
 
     func addNode(_ request: FrontRequest, _ id: RequestID) {
-        let parts = request.pathRest(after: RouteTable.addNodePrefix)
-            .split(separator: "/", maxSplits: 1, omittingEmptySubsequences: false)
-        if parts.first == "auto" { return addNodeAnywhere(request, parts.last, id) }
-        guard let position = parts.first.flatMap({ Position($0) }) else {
-            return complete(id, ErrorAnswer.badPosition)
-        }
-        guard parts.count == 2, let node = NodeID(parts[1]) else { return complete(id, ErrorAnswer.badNode) }
-        change(.exactly(.add(node: node, positions: [position])), id)
-    }
-
-    private func addNodeAnywhere(_ request: FrontRequest, _ name: Substring?, _ id: RequestID) {
-        guard let node = name.flatMap({ NodeID($0) }) else { return complete(id, ErrorAnswer.badNode) }
-        switch request.withQuery({ FormDecoder.bytes("positions", in: $0, limit: 3) }) {
-        case .absent: change(.addAnywhere(node, count: nil), id)
-        case .malformed: complete(id, ErrorAnswer.malformedField)
-        case .tooLong: complete(id, ErrorAnswer.badPositionCount)
-        case .value(let digits):
-            // As a position is read: digits alone.
-            guard let count = Position(String(decoding: digits, as: UTF8.self)).map({ Int($0.value) }),
-                (1...PositionPicker.countLimit).contains(count)
-            else { return complete(id, ErrorAnswer.badPositionCount) }
-            change(.addAnywhere(node, count: count), id)
+        switch added(request, request.pathRest(after: RouteTable.addNodePrefix)) {
+        case .success(let wanted): change(wanted, id)
+        case .failure(let refusal): complete(id, refusal.answer)
         }
     }
 
     func removeNode(_ request: FrontRequest, _ id: RequestID) {
-        guard let node = NodeID(request.pathRest(after: RouteTable.removeNodePrefix)) else {
-            return complete(id, ErrorAnswer.badNode)
+        switch removed(request.pathRest(after: RouteTable.removeNodePrefix)) {
+        case .success(let wanted): change(wanted, forcedBy: request, id)
+        case .failure(let refusal): complete(id, refusal.answer)
         }
-        change(.exactly(.remove(node: node)), forcedBy: request, id)
     }
 
-    /// `/replace_node/<old>/<new>`.
     func replaceNode(_ request: FrontRequest, _ id: RequestID) {
-        let names = request.pathRest(after: RouteTable.replaceNodePrefix)
-            .split(separator: "/", omittingEmptySubsequences: false)
-        guard names.count == 2, let old = NodeID(names[0]), let new = NodeID(names[1]) else {
-            return complete(id, ErrorAnswer.badNode)
+        switch replaced(request.pathRest(after: RouteTable.replaceNodePrefix)) {
+        case .success(let wanted): change(wanted, forcedBy: request, id)
+        case .failure(let refusal): complete(id, refusal.answer)
         }
-        change(.exactly(.replace(old: old, new: new)), forcedBy: request, id)
+    }
+
+    /// - Parameter rest: of the path, `<position>/<ip:port>` or `auto/<ip:port>`.
+    func added(_ request: FrontRequest, _ rest: Substring) -> Result<ChangeRequest, Refusal> {
+        let parts = rest.split(separator: "/", maxSplits: 1, omittingEmptySubsequences: false)
+        if parts.first == "auto" { return addedAnywhere(request, parts.last) }
+        guard let position = parts.first.flatMap({ Position($0) }) else {
+            return .failure(Refusal(answer: ErrorAnswer.badPosition))
+        }
+        guard parts.count == 2, let node = NodeID(parts[1]) else {
+            return .failure(Refusal(answer: ErrorAnswer.badNode))
+        }
+        return .success(.exactly(.add(node: node, positions: [position])))
+    }
+
+    private func addedAnywhere(_ request: FrontRequest, _ name: Substring?) -> Result<ChangeRequest, Refusal> {
+        guard let node = name.flatMap({ NodeID($0) }) else { return .failure(Refusal(answer: ErrorAnswer.badNode)) }
+        switch request.withQuery({ FormDecoder.bytes("positions", in: $0, limit: 3) }) {
+        case .absent: return .success(.addAnywhere(node, count: nil))
+        case .malformed: return .failure(Refusal(answer: ErrorAnswer.malformedField))
+        case .tooLong: return .failure(Refusal(answer: ErrorAnswer.badPositionCount))
+        case .value(let digits):
+            // As a position is read: digits alone.
+            guard let count = Position(String(decoding: digits, as: UTF8.self)).map({ Int($0.value) }),
+                (1...PositionPicker.countLimit).contains(count)
+            else { return .failure(Refusal(answer: ErrorAnswer.badPositionCount)) }
+            return .success(.addAnywhere(node, count: count))
+        }
+    }
+
+    func removed(_ rest: Substring) -> Result<ChangeRequest, Refusal> {
+        guard let node = NodeID(rest) else { return .failure(Refusal(answer: ErrorAnswer.badNode)) }
+        return .success(.exactly(.remove(node: node)))
+    }
+
+    /// - Parameter rest: of the path, `<old>/<new>`.
+    func replaced(_ rest: Substring) -> Result<ChangeRequest, Refusal> {
+        let names = rest.split(separator: "/", omittingEmptySubsequences: false)
+        guard names.count == 2, let old = NodeID(names[0]), let new = NodeID(names[1]) else {
+            return .failure(Refusal(answer: ErrorAnswer.badNode))
+        }
+        return .success(.exactly(.replace(old: old, new: new)))
     }
 
     private static let withoutBytes = 1024
@@ -109,6 +131,7 @@ extension HTTPFrontHandler {
     private func change(
         _ request: ChangeRequest, isForced: Bool = false, without gone: Set<NodeID> = [], _ id: RequestID
     ) {
+        if let refusal = refusal(ofCalling: request.joiner.map { [$0] } ?? []) { return complete(id, refusal) }
         let operators = front.operators
         handOver(id) {
             do throws(OperatorError) {
@@ -120,6 +143,12 @@ extension HTTPFrontHandler {
                 return ErrorAnswer.operation(error)
             }
         }
+    }
+
+    /// What a client names is not called unless a node may be there.
+    private func refusal(ofCalling nodes: [NodeID]) -> Answer? {
+        guard let door = front.gate?.door else { return nil }
+        return nodes.first { !door.allowed.contains($0) }.map(ErrorAnswer.foreignAddress)
     }
 
     func abortChange(_ id: RequestID) {

@@ -22,20 +22,30 @@ package enum Route: UInt8, Hashable, Sendable, CaseIterable {
     case clear
     case status
     case metrics
+    /// The page that shows the ring, and what it is made of.
+    case page
+    /// The ring and its nodes, as events.
+    case watch
+    /// What a change would move.
+    case plan
+    /// What each holder of a key has of it.
+    case copies
     case live
     case ready
+    case peerHello
     case peerBatch
     case peerCall
 
     /// The methods that it takes.
     package var methods: Methods {
         switch self {
-        case .home, .owner, .list, .export, .pairs, .status, .metrics, .live, .ready: .get
+        case .home, .owner, .list, .export, .pairs, .status, .metrics, .page, .watch, .plan, .copies, .live, .ready:
+            .get
         case .pair, .pairHere: [.get, .post, .delete]
         // (POST for `:increment` alone.)
         case .key: [.get, .post, .put, .delete]
         case .ring, .addNode, .removeNode, .replaceNode, .abortChange, .clear: [.get, .post]
-        case .batch, .import, .peerBatch, .peerCall: .post
+        case .batch, .import, .peerHello, .peerBatch, .peerCall: .post
         }
     }
 
@@ -43,9 +53,12 @@ package enum Route: UInt8, Hashable, Sendable, CaseIterable {
     /// section 9.3.2). That some changes may be asked for with GET does not make them safe.
     package func isSafe(_ method: Methods) -> Bool {
         switch self {
-        case .home, .owner, .list, .export, .pairs, .status, .metrics, .live, .ready: true
+        case .home, .owner, .list, .export, .pairs, .status, .metrics, .page, .watch, .plan, .copies, .live, .ready:
+            true
         case .pair, .key, .pairHere, .ring: method == .get
-        case .addNode, .removeNode, .replaceNode, .abortChange, .clear, .batch, .import, .peerBatch, .peerCall: false
+        case .addNode, .removeNode, .replaceNode, .abortChange, .clear, .batch, .import, .peerHello, .peerBatch,
+            .peerCall:
+            false
         }
     }
 }
@@ -125,19 +138,22 @@ package enum RouteTable {
         ("/", .home), ("/keys:batch", .batch), ("/keys", .list), ("/keys:export", .export), ("/keys:import", .import),
         ("/route_test", .owner), ("/cache", .pairHere), ("/hash_ring", .ring),
         ("/abort_change", .abortChange), ("/fetch_keys", .pairs), ("/clear_cache", .clear), ("/status", .status),
-        ("/metrics", .metrics), ("/health/live", .live), ("/health/ready", .ready),
+        ("/metrics", .metrics), ("/ui", .page), ("/ui/", .page), ("/ui/page.css", .page), ("/ui/page.js", .page),
+        ("/ui/icon.svg", .page), ("/ui/events", .watch), ("/copies", .copies), ("/health/live", .live),
+        ("/health/ready", .ready), ("/peer/hello", .peerHello),
     ]
 
     static let addNodePrefix: StaticString = "/add_node/"
     static let removeNodePrefix: StaticString = "/remove_node/"
     static let replaceNodePrefix: StaticString = "/replace_node/"
+    static let planPrefix: StaticString = "/plan/"
     static let peerPrefix: StaticString = "/peer/"
     static let keyPrefix: StaticString = "/keys/"
 
     private static let prefixes: [(StaticString, Route)] = [
         (keyPrefix, .key),
         (addNodePrefix, .addNode), (removeNodePrefix, .removeNode), (replaceNodePrefix, .replaceNode),
-        (peerPrefix, .peerCall),
+        (planPrefix, .plan), (peerPrefix, .peerCall),
     ]
 
     /// How metrics name a route: as its path, or what all its paths begin with.

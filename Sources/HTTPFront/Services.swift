@@ -62,6 +62,13 @@ package protocol OperatorService: Sendable {
     func status() async -> ByteBuffer
     /// The text of `GET /metrics`.
     func metrics() async -> ByteBuffer
+    /// What the change would move, as JSON; nothing is changed.
+    func plan(_ request: ChangeRequest) async throws(OperatorError) -> ByteBuffer
+    /// What each of these nodes has of a key, as JSON.
+    /// - Parameter here: what this node's own memcached has.
+    func copies(of key: Key, at holders: [NodeID], here: Result<Envelope?, OperationFailure>) async -> ByteBuffer
+    /// Tells of the ring and its nodes, in server-sent events, until `tell` says that it is enough, or throws.
+    func watchRing(_ tell: @Sendable (ByteBuffer) async throws -> Bool) async throws
     /// `POST /peer/<name>`, between the nodes themselves: JSON in, JSON out.
     func peerCall(_ name: String, _ body: ByteBuffer) async throws(PeerCallError) -> ByteBuffer
 }
@@ -89,4 +96,6 @@ package enum OperatorTaskKind: Hashable, Sendable, CaseIterable {
     case peerCall
     /// All pairs: takes long, and memory.
     case stream
+    /// Of whoever looks at the ring's page: goes on for as long as it is open.
+    case watch
 }

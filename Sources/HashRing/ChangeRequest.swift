@@ -21,6 +21,14 @@ package enum ChangeRequest: Hashable, Sendable {
         }
     }
 
+    /// Who is new in the ring.
+    package var joiner: NodeID? {
+        switch self {
+        case .exactly(let change): change.joiner
+        case .addAnywhere(let node, _): node
+        }
+    }
+
     /// The change that this is on that ring.
     package func change(of ring: Ring) throws(RingChangeError) -> RingChange {
         switch self {

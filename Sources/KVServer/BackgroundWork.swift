@@ -1,6 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
 
 internal import HTTPFront
+private import KeyValue
 private import Synchronization
 
 /// Where the worker's long works run: one task group, entered from anywhere without waiting, bounded, and cancelled as
@@ -15,6 +16,7 @@ final class BackgroundWork: OperatorTasks {
         case .request, .peerCall: 128
         case .batch: 8
         case .stream: 4
+        case .watch: Limits.ringWatchers
         case nil: 32
         }
     }

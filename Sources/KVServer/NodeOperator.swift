@@ -41,6 +41,8 @@ struct NodeOperator: OperatorService {
     /// The operator's own: while memcached hangs, each call takes its time to fail, and the chores' calls queue up.
     let control: ControlStore
     let cells: CellMemory
+    let peers: PeerCaller
+    let ringWatch: RingWatch
     /// Lets the cells know how this worker is.
     let sample: @Sendable () async -> Void
     /// On the monotonic clock.
@@ -92,6 +94,8 @@ struct NodeOperator: OperatorService {
     func peerCall(_ name: String, _ body: ByteBuffer) async throws(PeerCallError) -> ByteBuffer {
         let answer: ByteBuffer?
         do {
+            // (Of what the cluster's parts don't know: they are asked about.)
+            if name == "status" { return ByteBuffer(bytes: try JSONEncoder().encode(await nodeSample())) }
             answer = try await peerService.answer(name, body)
         } catch let error as DecodingError {
             throw .unreadable("\(error)")
@@ -127,7 +131,7 @@ struct NodeOperator: OperatorService {
 
     /// Asks all parts how they are.
     /// - Returns: whether memcached has told what the host's workers share, too; where it has not, that is left out.
-    private func look() async -> (report: StatusReport, heartbeat: Heartbeat, isShared: Bool) {
+    func look() async -> (report: StatusReport, heartbeat: Heartbeat, isShared: Bool) {
         let document = await keeper.document
         var living: [Int: WorkerRegistry.Entry] = [:]
         var lastError: String?

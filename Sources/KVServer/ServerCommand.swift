@@ -1,5 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0
 
+internal import AccessControl
 internal import ArgumentParser
 private import Cluster
 private import CoreMetrics
@@ -21,6 +22,10 @@ struct ServerCommand: ParsableCommand {
 
             SIGTERM lets the workers finish and ends the node. SIGHUP reads the file again and replaces the workers one \
             by one, from the program as it is on disk then; no connection is refused meanwhile.
+
+            Tokens are in files that this user alone can read, one a line, two while they are being changed, each 32 to 256 \
+            letters and digits (openssl rand -hex 32); one file may serve for all. systemd's credentials data-token, \
+            admin-token and peer-token are found by themselves.
             """,
         version: programVersion)
 
@@ -92,6 +97,30 @@ struct ServerCommand: ParsableCommand {
 
     @Option(
         help: ArgumentHelp(
+            "A file of the token that requests for pairs have to carry (none has to).", valueName: "file"))
+    var dataTokenFile: String?
+
+    @Option(
+        help: ArgumentHelp(
+            "A file of the token that changes of the ring have to carry (loopback alone may ask).", valueName: "file"))
+    var adminTokenFile: String?
+
+    @Option(
+        help: ArgumentHelp(
+            "A file of the token that the nodes prove to each other that they know (they do not).", valueName: "file"))
+    var peerTokenFile: String?
+
+    @Option(
+        help: ArgumentHelp(
+            "Where other nodes may be: CIDR blocks between commas (loopback and private networks).",
+            valueName: "block,…"))
+    var peers: String?
+
+    @Flag(help: "Listen beyond loopback though there is no admin or peer token, and let anybody in.")
+    var insecure = false
+
+    @Option(
+        help: ArgumentHelp(
             "etcd's members, between commas, if etcd is to keep the ring for all nodes (the nodes do it themselves).",
             valueName: "http://host:port,…"))
     var etcd: String?
@@ -127,8 +156,9 @@ struct ServerCommand: ParsableCommand {
     func run() throws {
         let environment = ProcessEnvironment.variables()
         let settled: ServerConfiguration
+        let tokens: AccessTokens
         do {
-            settled = try readConfiguration(environment)
+            (settled, tokens) = try readConfiguration(environment)
             try StateDirectory.prepare(settled.stateDirectory)
         } catch {
             Self.fail(error.description, status: error.isUsage ? ExitStatus.usage : ExitStatus.configuration)
@@ -147,7 +177,7 @@ struct ServerCommand: ParsableCommand {
         var supervisor: Supervisor
         do {
             supervisor = try Supervisor(
-                settled,
+                settled, try TokenMemory(tokens),
                 Supervisor.Invocation(
                     program: ProgramPath.absolute(), arguments: Array(CommandLine.arguments.dropFirst()),
                     environment: environment), cells: cells,
@@ -164,10 +194,15 @@ struct ServerCommand: ParsableCommand {
         Glibc.exit(status)
     }
 
-    private func readConfiguration(_ environment: [String: String]) throws(ConfigurationError) -> ServerConfiguration {
+    private func readConfiguration(_ environment: [String: String]) throws(ConfigurationError) -> (
+        ServerConfiguration, AccessTokens
+    ) {
         var layers = [flags, ConfigurationLayer(environment: environment)]
         if let config { layers.append(try ConfigurationLayer(file: config)) }
-        return try ServerConfiguration(layers)
+        let credentials = environment["CREDENTIALS_DIRECTORY"]
+        if let credentials { layers.append(ConfigurationLayer(credentials: credentials)) }
+        let settled = try ServerConfiguration(layers)
+        return (settled, try settled.readTokens(credentials: credentials))
     }
 
     private var flags: ConfigurationLayer {
@@ -188,6 +223,11 @@ struct ServerCommand: ParsableCommand {
         values[.uploadSeconds] = uploadSeconds
         values[.drainSeconds] = drainSeconds
         values[.corsOrigins] = corsOrigins
+        values[.dataTokenFile] = dataTokenFile
+        values[.adminTokenFile] = adminTokenFile
+        values[.peerTokenFile] = peerTokenFile
+        values[.peers] = peers
+        values[.insecure] = insecure ? "true" : nil
         values[.etcd] = etcd
         values[.etcdPrefix] = etcdPrefix
         values[.logLevel] = logLevel

@@ -43,7 +43,8 @@ struct Worker: Sendable {
         do {
             let parts = try await loop.submit {
                 WorkerParts(
-                    configuration, endpoint, slot: slot, cells: lifeline.cells, failpoints: failpoints, loop: loop,
+                    configuration, endpoint, slot: slot, cells: lifeline.cells, tokens: lifeline.tokens,
+                    failpoints: failpoints, loop: loop,
                     logger: logger)
             }.get()
             try await serve(parts, loop, orders)

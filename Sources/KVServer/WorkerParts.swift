@@ -1,5 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0
 
+internal import AccessControl
 internal import Cluster
 internal import Etcd
 internal import HTTPFront
@@ -54,9 +55,15 @@ struct WorkerParts: Sendable {
     /// Must be called on the loop.
     init(
         _ configuration: ServerConfiguration, _ endpoint: MemcachedEndpoint, slot: Int, cells: CellMemory,
-        failpoints rules: String?, loop: any EventLoop, logger: Logger
+        tokens: AccessTokens, failpoints rules: String?, loop: any EventLoop, logger: Logger
     ) {
         let node = configuration.node
+        let gate = AccessGate(
+            tokens,
+            PeerDoor(
+                node: node, secrets: tokens.peer,
+                allowed: configuration.peers.flatMap { PeerAllowList($0) } ?? .usual,
+                isInsecure: configuration.insecure))
         let clock = WorkerClock(
             writer: .random(in: 1 ... .max), offsetMilliseconds: configuration.clockOffsetMilliseconds)
         let failpoints = Failpoints(
@@ -76,7 +83,7 @@ struct WorkerParts: Sendable {
 
         // The data plane.
         let coordinator = Coordinator(
-            node: node, loop: loop, lanes: lanes, clock: clock,
+            node: node, door: gate.door, loop: loop, lanes: lanes, clock: clock,
             requestTime: .milliseconds(Int64(configuration.requestDeadlineMilliseconds)),
             defaults: Coordinator.ConsistencyDefaults(
                 reads: Consistency(configuration.consistency, quorum: configuration.readQuorum),
@@ -89,7 +96,7 @@ struct WorkerParts: Sendable {
         let bound = NIOLoopBound(coordinator, eventLoop: loop)
 
         // The control plane.
-        let peers = PeerCaller(loop: loop)
+        let peers = PeerCaller(loop: loop, door: gate.door)
         let etcd = configuration.etcd.flatMap { EtcdEndpoint.list($0) }.map { EtcdClient($0, loop: loop) }
         let ledger = etcd.map { RingLedger(etcd: $0, prefix: configuration.etcdPrefix) }
         // (What a worker is writing just now is not old.)
@@ -206,25 +213,37 @@ struct WorkerParts: Sendable {
         // The fronts. (The first is asked by way of the operator for what the sampler knows of it.)
         let sampler = NIOLoopBoundBox<GaugeSampler?>(nil, eventLoop: loop)
         let room = ConnectionRoom()
+        let operators = NIOLoopBoundBox<NodeOperator?>(nil, eventLoop: loop)
+        let ringWatch = RingWatch(
+            RingWatch.Dependencies(
+                node: node, document: { await keeper.document },
+                ask: { other in
+                    guard other == node, let own = try await loop.submit({ operators.value }).get() else {
+                        return try await NodeOperator.askNode(other, peers)
+                    }
+                    return await own.nodeSample()
+                }, start: { background.runOwn($0) }))
+        let nodeOperator = NodeOperator(
+            node: node, memcachedAddress: configuration.memcached, keeper: keeper, ringOperator: ringOperator,
+            peerService: service, jobWork: work, pairs: pairs,
+            listing: PairListing(node: node, pairs: pairs, service: service, peers: peers, clock: clock),
+            clock: clock, recovery: recovery,
+            antiEntropy: antiEntropy, hintBoard: hintBoard, heartbeats: heartbeats, board: board,
+            snapshotSeconds: configuration.snapshotSeconds, snapshotBoard: snapshotBoard,
+            hasLog: log != nil, segments: segments, logBoard: logBoard,
+            registry: WorkerRegistry(control: statusControl, slot: slot), settings: settings,
+            control: statusControl, cells: cells, peers: peers, ringWatch: ringWatch,
+            sample: { try? await loop.submit { sampler.value?.sample() }.get() },
+            startedMilliseconds: MonotonicClock.milliseconds())
+        operators.value = nodeOperator
         let front = Front(
-            node: node, loop: loop, data: coordinator,
-            operators: NodeOperator(
-                node: node, memcachedAddress: configuration.memcached, keeper: keeper, ringOperator: ringOperator,
-                peerService: service, jobWork: work, pairs: pairs,
-                listing: PairListing(node: node, pairs: pairs, service: service, peers: peers, clock: clock),
-                clock: clock, recovery: recovery,
-                antiEntropy: antiEntropy, hintBoard: hintBoard, heartbeats: heartbeats, board: board,
-                snapshotSeconds: configuration.snapshotSeconds, snapshotBoard: snapshotBoard,
-                hasLog: log != nil, segments: segments, logBoard: logBoard,
-                registry: WorkerRegistry(control: statusControl, slot: slot), settings: settings,
-                control: statusControl, cells: cells,
-                sample: { try? await loop.submit { sampler.value?.sample() }.get() },
-                startedMilliseconds: MonotonicClock.milliseconds()),
+            node: node, loop: loop, data: coordinator, operators: nodeOperator,
             tasks: background, failpoints: failpoints, room: room,
             log: RequestLog(
                 logger,
                 slow: configuration.slowRequestMilliseconds > 0
                     ? .milliseconds(Int64(configuration.slowRequestMilliseconds)) : nil, loop: loop))
+        front.gate = gate
         front.tracer = coordinator.tracer
         front.uploadTime = .seconds(Int64(configuration.uploadSeconds))
         front.obstacle = { settings.settings?.evicts == true ? "\(MemcachedError.evicts)" : nil }
@@ -232,7 +251,8 @@ struct WorkerParts: Sendable {
         front.recovery = { recovery.note }
         self.front = NIOLoopBound(front, eventLoop: loop)
         let commandFront = configuration.memcachedPort.map { _ in
-            CommandFront(loop: loop, store: coordinator, version: programVersion, room: room)
+            CommandFront(
+                loop: loop, store: coordinator, version: programVersion, tokens: tokens.data, room: room)
         }
         commandFront?.heldElsewhere = { [unowned front] in front.heldBytes }
         if let commandFront { front.heldElsewhere = { [unowned commandFront] in commandFront.heldBytes } }

@@ -64,6 +64,8 @@ package enum Limits {
     package static let spanLinesPerSecond = 500
     /// Requests of one connection that are being answered at the same time; further ones wait in the socket.
     package static let pipelinedRequests = 64
+    /// The user and the token that a client of memcached's shows, in bytes.
+    package static let credentialBytes = 512
     /// A line of memcached's protocol.
     package static let commandLineBytes = 2048
     /// One that asks for many keys.
@@ -163,6 +165,9 @@ package enum Limits {
     package static let importBytes = 16 << 20
     /// Of those, how many are being stored at the same time.
     package static let importWindow = 64
+
+    /// Open pages that one worker tells of the ring.
+    package static let ringWatchers = 16
 
     /// How far ahead of this clock a version may be.
     package static let clockAheadMilliseconds = 10_000

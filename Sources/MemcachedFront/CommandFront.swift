@@ -1,5 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0
 
+package import AccessControl
 package import Cluster
 private import KeyValue
 package import Listening
@@ -28,6 +29,7 @@ package final class CommandFront {
     /// What `version` says: some clients look at the first three numbers, and take them for memcached's.
     package let version: String
     let metrics: CommandMetrics
+    let tokens: TokenSet?
     let room: ConnectionRoom
     let started = NIODeadline.now()
     /// Bytes that another front holds, which count for the same bound.
@@ -53,16 +55,19 @@ package final class CommandFront {
     /// The memcached whose protocol this is.
     private static let dialect = "1.6.45"
 
-    /// - Parameter version: of this program.
+    /// - Parameters:
+    ///   - version: of this program.
+    ///   - tokens: one of which each connection has to begin with; nil: none.
     package init(
         loop: any EventLoop, store: any PairStore, version: String, patience: Patience = Patience(),
-        metrics: CommandMetrics = CommandMetrics(), room: ConnectionRoom = ConnectionRoom()
+        metrics: CommandMetrics = CommandMetrics(), tokens: TokenSet? = nil, room: ConnectionRoom = ConnectionRoom()
     ) {
         self.loop = loop
         self.store = store
         self.version = "\(CommandFront.dialect)-kvserver-\(version)"
         self.patience = patience
         self.metrics = metrics
+        self.tokens = tokens
         self.room = room
         self.roughNow = loop.now
     }

@@ -33,6 +33,8 @@ package final class CommandHandler: ChannelDuplexHandler {
     /// Of commands that are not done.
     private var valueBytes = 0
     private var isInputOver = false
+    /// Whether this client has shown a token, or none is asked for.
+    private var isAdmitted: Bool
     private var isInputClosed = false
     private var wantsRead = false
     private var isReading = false
@@ -57,6 +59,7 @@ package final class CommandHandler: ChannelDuplexHandler {
 
     package init(_ front: CommandFront) {
         self.front = front
+        self.isAdmitted = front.tokens == nil
         self.drained = (0, front.roughNow)
     }
 
@@ -160,11 +163,22 @@ package final class CommandHandler: ChannelDuplexHandler {
 
     /// Takes commands from what has come, as many as may be pending.
     private func parse() {
-        let room = CommandParser.Room(valueBytes: front.store.itemBytes, isFull: front.isFull)
+        let isFull = front.isFull
+        // (It may change from one command to the next.)
+        var room: CommandParser.Room {
+            CommandParser.Room(
+                valueBytes: isAdmitted ? front.store.itemBytes : Limits.credentialBytes, isFull: isFull)
+        }
         while !isEnding, !isInputOver, takesCommands, let event = parser.next(in: &input, room) {
             let now = NIODeadline.now()
             partial = nil
             switch event {
+            case .command(let command) where !isAdmitted:
+                isAdmitted = front.tokens.map { Admission.isGranted(command, by: $0) } ?? true
+                let answer = isAdmitted ? Admission.granted : Admission.refusal(command)
+                if answer.closes { isInputOver = true }
+                hold(answer.reply?.bytes ?? 0)
+                queue.append(answer, CommandQueue.Trait(command.verb, since: now))
             case .command(let command):
                 queue.append(command, since: now)
                 holdValue(command.heldBytes)

@@ -1,12 +1,14 @@
 // SPDX-License-Identifier: Apache-2.0
 
 private import FoundationEssentials
+private import Glibc
 
 /// What can be set, by its name in the configuration file.
 package enum Setting: String, Sendable, CaseIterable {
     case node, listen, workers, memcached, stateDirectory, snapshotSeconds, appendLog, repairSeconds, uploadSeconds
     case consistency, readQuorum, writeQuorum, requestDeadlineMilliseconds, drainSeconds
     case corsOrigins
+    case dataTokenFile, adminTokenFile, peerTokenFile, peers, insecure
     case etcd, etcdPrefix, memcachedPort
     case logLevel, logFormat, slowRequestMilliseconds, traceSpans
     case allowFailpoints, failpointsFile, clockOffsetMilliseconds
@@ -57,6 +59,17 @@ package struct ConfigurationLayer: Sendable, Hashable {
             if let text = environment[setting.environmentName], !text.isEmpty { values[setting] = text }
         }
         self.init(origin: "from the environment", values: values)
+    }
+
+    /// The token files that systemd has made for this service alone (`LoadCredential=`), those that there are.
+    package init(credentials directory: String) {
+        var values: [Setting: String] = [:]
+        for (setting, name) in [
+            (Setting.dataTokenFile, "data-token"), (.adminTokenFile, "admin-token"), (.peerTokenFile, "peer-token"),
+        ] where access("\(directory)/\(name)", F_OK) == 0 {
+            values[setting] = "\(directory)/\(name)"
+        }
+        self.init(origin: "in \(directory)", values: values)
     }
 
     /// The file is one JSON object of texts, numbers and booleans. An unknown key is an error: it is a misspelt one.

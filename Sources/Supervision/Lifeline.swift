@@ -1,5 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0
 
+package import AccessControl
 private import Glibc
 private import Memcached
 package import Telemetry
@@ -32,6 +33,9 @@ package struct Lifeline: Sendable {
     /// What the processes of this host count in; memory of this process alone where the supervisor gave none.
     package let cells: CellMemory
 
+    /// As the supervisor has read them.
+    package let tokens: AccessTokens
+
     /// - Returns: nil where this process was not started by a supervisor.
     package init?() {
         var kind: Int32 = 0
@@ -43,6 +47,8 @@ package struct Lifeline: Sendable {
         guard isInherited(WorkerProcess.Inherited.listener), isInherited(WorkerProcess.Inherited.lifeline) else {
             return nil
         }
+        guard let tokens = TokenMemory.tokens(in: WorkerProcess.Inherited.tokens) else { return nil }
+        self.tokens = tokens
         // (No descriptor has been opened yet: where nothing was given, nothing is there.)
         let memcachedListener = WorkerProcess.Inherited.memcachedListener
         self.memcachedListener = isInherited(memcachedListener) ? memcachedListener : nil

@@ -1,5 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0
 
+package import AccessControl
 private import Etcd
 private import FoundationEssentials
 private import Glibc
@@ -39,6 +40,14 @@ package struct ServerConfiguration: Sendable, Hashable, Codable {
     package let drainSeconds: Int
     /// Origins whose pages may use `/keys` from a browser, between commas, or `*` for all; nil: none.
     package let corsOrigins: String?
+    /// Files of the tokens for pairs, for changes and among the nodes; nil: none is asked for.
+    package let dataTokenFile: String?
+    package let adminTokenFile: String?
+    package let peerTokenFile: String?
+    /// Where nodes may be, as CIDR blocks between commas; nil: on loopback and in private networks.
+    package let peers: String?
+    /// Whether it listens beyond loopback without tokens for changes and among the nodes.
+    package let insecure: Bool
     /// etcd's members, between commas, which keep the ring for all nodes; nil: the nodes agree among themselves.
     package let etcd: String?
     /// What this cluster's keys in etcd begin with.
@@ -100,6 +109,16 @@ package struct ServerConfiguration: Sendable, Hashable, Codable {
         self.corsOrigins = try found.parsed(
             .corsOrigins, as: "* or a list of origins between commas, as https://example.com",
             { OriginList($0) == nil ? nil : $0 })
+        func file(_ setting: Setting) throws(ConfigurationError) -> String? {
+            try found.parsed(setting, as: "an absolute path", { $0.hasPrefix("/") ? $0 : nil })
+        }
+        self.dataTokenFile = try file(.dataTokenFile)
+        self.adminTokenFile = try file(.adminTokenFile)
+        self.peerTokenFile = try file(.peerTokenFile)
+        self.peers = try found.parsed(
+            .peers, as: "a list of CIDR blocks between commas, as 10.0.0.0/8,fd12:3456::/32",
+            { PeerAllowList($0) == nil ? nil : $0 })
+        self.insecure = try found.parsed(.insecure, as: "true or false", { Bool($0) }) ?? false
         self.etcd = try found.parsed(
             .etcd, as: "a list of etcd's members between commas, each once, as http://10.0.0.2:2379",
             { EtcdEndpoint.list($0) == nil ? nil : $0 })
@@ -126,6 +145,29 @@ package struct ServerConfiguration: Sendable, Hashable, Codable {
         if failpointsFile != nil, !allowFailpoints {
             throw ConfigurationError("failpointsFile is for tests: it needs allowFailpoints")
         }
+    }
+
+    /// The tokens that these files have, which are looked at together: what is missing for this configuration is told.
+    /// - Parameter credentials: systemd's directory of this service's secrets.
+    package func readTokens(credentials: String?) throws(ConfigurationError) -> AccessTokens {
+        let tokens: AccessTokens
+        do {
+            tokens = try AccessTokens.read(
+                data: dataTokenFile, admin: adminTokenFile, peer: peerTokenFile, credentials: credentials)
+        } catch {
+            throw ConfigurationError(error.description)
+        }
+        if !insecure, tokens.admin == nil || tokens.peer == nil, IPAddress(listen.host)?.isLoopback != true {
+            let missing = [tokens.admin == nil ? "admin" : nil, tokens.peer == nil ? "peer" : nil].compactMap { $0 }
+            throw ConfigurationError(
+                """
+                listen is \(listen), beyond loopback, and there is no \(missing.joined(separator: " and no ")) token, so \
+                whoever reaches it could change the ring: name files of them by \
+                \(missing.map { $0 + "TokenFile" }.joined(separator: " and ")) (setup.sh node makes them), \
+                or set insecure where nobody else can reach it
+                """)
+        }
+        return tokens
     }
 
     /// Where the workers accept clients of memcached's; nil: nowhere.

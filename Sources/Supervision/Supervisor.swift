@@ -1,5 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0
 
+package import AccessControl
 private import Telemetry
 private import CoreMetrics
 private import Glibc
@@ -29,7 +30,7 @@ package struct Supervisor: ~Copyable {
     private static let bindMilliseconds: Int64 = 5000
 
     private let invocation: Invocation
-    private let readConfiguration: () throws -> ServerConfiguration
+    private let readConfiguration: () throws -> (ServerConfiguration, AccessTokens)
     private let makeLogger: (ServerConfiguration) -> Logger
     private let notifier: SystemdNotifier
     private let signals = ProcessSignals()
@@ -37,6 +38,7 @@ package struct Supervisor: ~Copyable {
     private let metrics = SupervisorMetrics()
 
     private var configuration: ServerConfiguration
+    private var tokens: TokenMemory
     private var logger: Logger
     private var listener: ListeningSocket?
     /// For clients that speak memcached's protocol, where there are to be any.
@@ -50,13 +52,15 @@ package struct Supervisor: ~Copyable {
 
     /// Binds the addresses.
     /// - Parameters:
+    ///   - tokens: what the workers know of secrets.
     ///   - cells: what the workers count in; nil: each for itself.
     ///   - readConfiguration: reads it again at a reload.
     package init(
-        _ configuration: ServerConfiguration, _ invocation: Invocation, cells: HostCells?,
-        readConfiguration: @escaping () throws -> ServerConfiguration,
+        _ configuration: ServerConfiguration, _ tokens: TokenMemory, _ invocation: Invocation, cells: HostCells?,
+        readConfiguration: @escaping () throws -> (ServerConfiguration, AccessTokens),
         makeLogger: @escaping (ServerConfiguration) -> Logger
     ) throws(SystemError) {
+        self.tokens = tokens
         self.configuration = configuration
         self.invocation = invocation
         self.cells = cells
@@ -140,8 +144,9 @@ package struct Supervisor: ~Copyable {
 
     private mutating func reload() {
         let next: ServerConfiguration
+        let read: AccessTokens
         do {
-            next = try readConfiguration()
+            (next, read) = try readConfiguration()
         } catch {
             logger.error("the configuration stays as it was", metadata: ["error": "\(error)"])
             return
@@ -157,6 +162,12 @@ package struct Supervisor: ~Copyable {
             logger.error(
                 "the configuration stays as it was: node, listen, memcachedPort, memcached and stateDirectory need a restart to change"
             )
+            return
+        }
+        do throws(SystemError) {
+            tokens = try TokenMemory(read)
+        } catch {
+            logger.error("the configuration stays as it was", metadata: ["error": "\(error)"])
             return
         }
         configuration = next
@@ -205,7 +216,8 @@ package struct Supervisor: ~Copyable {
             let process = try WorkerProcess(
                 program: invocation.program,
                 arguments: ["worker", "--slot", "\(slot)"] + invocation.arguments, environment: environment,
-                listener: descriptor, memcachedListener: memcachedListener?.descriptor, cells: cells?.descriptor)
+                listener: descriptor, memcachedListener: memcachedListener?.descriptor, cells: cells?.descriptor,
+                tokens: tokens.descriptor)
             metrics.starts.increment()
             sentAway.remove(slot)
             logger.info(

@@ -10,6 +10,7 @@ struct WorkerProcess: ~Copyable {
         static let lifeline: Int32 = 4
         static let cells: Int32 = 5
         static let memcachedListener: Int32 = 6
+        static let tokens: Int32 = 7
     }
 
     let processID: Int32
@@ -27,12 +28,13 @@ struct WorkerProcess: ~Copyable {
     ///     here: `dup2` onto itself would leave it close-on-exec.
     ///   - memcachedListener: likewise; nil where nobody is to connect there.
     ///   - cells: what it counts in; nil where there is none.
+    ///   - tokens: see `TokenMemory`.
     init(
         program: String, arguments: [String], environment: [String: String], listener: Int32,
-        memcachedListener: Int32?, cells: Int32?
+        memcachedListener: Int32?, cells: Int32?, tokens: Int32
     ) throws(SystemError) {
         precondition(
-            min(listener, memcachedListener ?? listener) >= ListeningSocket.lowestDescriptor,
+            min(listener, memcachedListener ?? listener, tokens) >= ListeningSocket.lowestDescriptor,
             "see the parameter's description")
         var pair: [Int32] = [-1, -1]
         guard socketpair(AF_UNIX, Int32(SOCK_STREAM.rawValue | SOCK_CLOEXEC.rawValue), 0, &pair) == 0 else {
@@ -47,7 +49,7 @@ struct WorkerProcess: ~Copyable {
         do {
             processID = try WorkerProcess.spawn(
                 program, [program] + arguments, environment.map { "\($0.key)=\($0.value)" }, listener,
-                memcachedListener, theirs, cells)
+                memcachedListener, theirs, cells, tokens)
         } catch {
             close(ours)
             throw error
@@ -59,7 +61,7 @@ struct WorkerProcess: ~Copyable {
 
     private static func spawn(
         _ program: String, _ arguments: [String], _ environment: [String], _ listener: Int32,
-        _ memcachedListener: Int32?, _ lifeline: Int32, _ cells: Int32?
+        _ memcachedListener: Int32?, _ lifeline: Int32, _ cells: Int32?, _ tokens: Int32
     ) throws(SystemError) -> Int32 {
         var actions = posix_spawn_file_actions_t()
         var attributes = posix_spawnattr_t()
@@ -74,6 +76,7 @@ struct WorkerProcess: ~Copyable {
         if let memcachedListener {
             posix_spawn_file_actions_adddup2(&actions, memcachedListener, Inherited.memcachedListener)
         }
+        posix_spawn_file_actions_adddup2(&actions, tokens, Inherited.tokens)
         if let cells { posix_spawn_file_actions_adddup2(&actions, cells, Inherited.cells) }
         // The worker begins with no signal blocked or ignored, whatever is here.
         var none = sigset_t()

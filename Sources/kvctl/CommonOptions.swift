@@ -16,6 +16,12 @@ struct CommonOptions: ParsableArguments {
     @Option(help: ArgumentHelp("How long an answer may take.", valueName: "seconds"))
     var timeout = 10.0
 
+    @Option(
+        help: ArgumentHelp(
+            "A file of the token to show (KVCTL_TOKEN_FILE, ~/.config/kvctl/token, /etc/kvserver/tokens/admin).",
+            valueName: "file"))
+    var tokenFile: String?
+
     @Flag(help: "Print JSON.")
     var json = false
 
@@ -42,7 +48,8 @@ struct CommonOptions: ParsableArguments {
     func withClient(
         connections: Int = StoreClient.usualConnections, _ body: (StoreClient) async throws -> Void
     ) async throws {
-        try await StoreClient.use(entrance: entrance, seconds: timeout, connections: connections, body)
+        try await StoreClient.use(
+            entrance: entrance, seconds: timeout, connections: connections, tokenFile: tokenFile, body)
     }
 }
 

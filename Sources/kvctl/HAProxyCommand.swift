@@ -49,6 +49,11 @@ struct HAProxySync: AsyncParsableCommand {
     @Option(help: ArgumentHelp("How long a node may take to answer.", valueName: "seconds"))
     var timeout = 2.0
 
+    @Option(
+        help: ArgumentHelp(
+            "A file of the nodes' data token (KVCTL_TOKEN_FILE, systemd's credential token).", valueName: "file"))
+    var tokenFile: String?
+
     @Option(help: ArgumentHelp("What an added server is given, as in HAProxy's configuration.", valueName: "words"))
     var serverOptions = HAProxySync.usualServerOptions
 
@@ -82,7 +87,7 @@ struct HAProxySync: AsyncParsableCommand {
     }
 
     func run() async throws {
-        try await StoreClient.use(entrance: nodes[0], seconds: timeout) { client in
+        try await StoreClient.use(entrance: nodes[0], seconds: timeout, tokenFile: tokenFile) { client in
             let balancer = BalancerSync(
                 client: client, socket: BalancerSocket(path: socket), backend: backend, map: map,
                 serverOptions: serverOptions, drainSeconds: drain, nodes: nodes)

@@ -230,16 +230,6 @@ struct PlanReplace: AsyncParsableCommand {
     func run() async throws { try await showPlan(.exactly(.replace(old: leaver, new: newcomer)), common) }
 }
 
-private struct PlanReport: Encodable {
-    let change: String
-    let positions: [Int]
-    let nodes: [ChangePreview.Node]
-    let slotsWithNewOwner: Int
-    let copiesOfSlotsMoved: Int
-    let copiesOfSlots: Int
-    let estimatedPairsMoved: Int?
-}
-
 private func showPlan(_ request: ChangeRequest, _ common: CommonOptions) async throws {
     try await common.withClient { client in
         let answer = try await client.ring()
@@ -257,12 +247,7 @@ private func showPlan(_ request: ChangeRequest, _ common: CommonOptions) async t
             (try? status.get())?.snapshot?.pairs.map { (node, $0) }
         }
         let estimate = preview.estimatedPairs(held: Dictionary(uniqueKeysWithValues: pairs))
-        var positions: [Int] = []
-        if case .add(_, let places) = preview.change { positions = places.map { Int($0.value) } }
-        let report = PlanReport(
-            change: preview.change.sentence, positions: positions, nodes: preview.nodes,
-            slotsWithNewOwner: preview.slotsWithNewOwner, copiesOfSlotsMoved: preview.copiesMoved,
-            copiesOfSlots: preview.copies, estimatedPairsMoved: estimate)
+        let report = PlanReport(preview, estimatedPairsMoved: estimate)
         if common.json { return try Console.json(report) }
         try Console.say("would \(report.change)")
         var table = TextTable(["NODE", "OWNS", "WOULD OWN", "HOLDS", "WOULD HOLD"], figures: [1, 2, 3, 4])

@@ -21,6 +21,8 @@ struct StoreClient: Sendable {
     let entrance: NodeID
     /// How long an answer may take.
     let seconds: Double
+    /// The value of the field of that name; nil: there is no token to show.
+    private let authorization: String?
     private let http: HTTPClient
 
     private static let firstPause = Duration.milliseconds(200)
@@ -31,10 +33,18 @@ struct StoreClient: Sendable {
     /// Calls the body with a client that is shut down afterwards, and ends the process with the status of whatever
     /// went wrong.
     static func use(
-        entrance: NodeID, seconds: Double, connections: Int = StoreClient.usualConnections,
+        entrance: NodeID, seconds: Double, connections: Int = StoreClient.usualConnections, tokenFile: String?,
         _ body: (StoreClient) async throws -> Void
     ) async throws {
-        let client = StoreClient(entrance: entrance, seconds: seconds, connections: connections)
+        let client: StoreClient
+        do {
+            client = StoreClient(
+                entrance: entrance, seconds: seconds, connections: connections,
+                authorization: try ShownToken.authorization(named: tokenFile))
+        } catch {
+            Console.error(error.message)
+            throw ExitCode(error.outcome.exitStatus)
+        }
         do {
             try await body(client)
         } catch let failure as Failure {
@@ -48,7 +58,8 @@ struct StoreClient: Sendable {
         await client.shutDown()
     }
 
-    private init(entrance: NodeID, seconds: Double, connections: Int) {
+    private init(entrance: NodeID, seconds: Double, connections: Int, authorization: String?) {
+        self.authorization = authorization
         self.entrance = entrance
         self.seconds = seconds
         var configuration = HTTPClient.Configuration(
@@ -109,6 +120,7 @@ struct StoreClient: Sendable {
         var message = HTTPClientRequest(url: "http://\(node)\(request.target)")
         message.method = request.method
         for (name, value) in request.headers { message.headers.add(name: name, value: value) }
+        if let authorization { message.headers.add(name: "Authorization", value: authorization) }
         message.body = request.body.map { .bytes($0) }
         do {
             let time = TimeAmount.milliseconds(Int64((request.seconds ?? seconds) * 1000))

@@ -1,5 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0
 
+import AccessControl
 import Cluster
 import HashRing
 import KeyValue
@@ -30,10 +31,11 @@ struct RemoteReplicaTests {
         let loop = MultiThreadedEventLoopGroup.singleton.next()
         let peer = try await FakePeer.start(replies, on: loop)
         let refusals = try await loop.submit { NIOLoopBoundBox(0, eventLoop: loop) }.get()
+        let door = PeerDoor(node: try #require(NodeID("127.0.0.1:1")))
         let replica = try await loop.submit {
             NIOLoopBound(
                 RemoteReplica(
-                    node: peer.node, loop: loop, metrics: CoordinatorMetrics(),
+                    node: peer.node, door: door, loop: loop, metrics: CoordinatorMetrics(),
                     hooks: RemoteReplica.Hooks(
                         epoch: { Epoch(1) }, clock: { 0 }, merge: { _ in }, refused: { _, _ in refusals.value += 1 })),
                 eventLoop: loop)

@@ -227,6 +227,31 @@ actor FakeOperators: OperatorService {
 
     func metrics() async -> ByteBuffer { ByteBuffer(string: "a 1\n") }
 
+    func plan(_ request: ChangeRequest) async throws(OperatorError) -> ByteBuffer {
+        if let error { throw error }
+        changes.append(request)
+        return ByteBuffer(string: "{}\n")
+    }
+
+    func copies(of key: Key, at holders: [NodeID], here: Result<Envelope?, OperationFailure>) async -> ByteBuffer {
+        ByteBuffer(string: "{\"holders\":\(holders.count)}\n")
+    }
+
+    /// What is told, one event after the other, until it is enough.
+    var events: [ByteBuffer] = []
+    /// As often as `tell` was awaited to its end.
+    private(set) var told = 0
+
+    func set(events: [ByteBuffer]) { self.events = events }
+
+    func watchRing(_ tell: @Sendable (ByteBuffer) async throws -> Bool) async throws {
+        for event in events {
+            let goesOn = try await tell(event)
+            told += 1
+            if !goesOn { return }
+        }
+    }
+
     func peerCall(_ name: String, _ body: ByteBuffer) async throws(PeerCallError) -> ByteBuffer {
         guard name == "echo" else { throw .unknownCall }
         return body

@@ -1,5 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0
 
+import AccessControl
 import HTTPFront
 import KeyValue
 import NIOCore
@@ -117,6 +118,31 @@ struct FastPathTests {
         }
         #expect(reads > 500 && writes > 500, "\(reads) reads, \(writes) writes")
         #expect(ids > 50 && parents > 20 && states > 5, "\(ids) ids, \(parents) traces, \(states) states")
+    }
+
+    @Test("where a token is asked for, it reads the request that carries it, and no other")
+    func tokens() throws {
+        let good = String(repeating: "a", count: 32)
+        let tokens = try #require(AccessTokens(data: try TokenFile.tokens(in: good.utf8, of: "f")).data)
+        let bad = String(repeating: "b", count: 32)
+        let cases: [([String], Bool)] = [
+            (["Bearer \(good)"], true), (["bearer  \(good) "], true), ([], false), (["Bearer \(bad)"], false),
+            (["Bearer \(good)", "Bearer \(good)"], false), (["Bearer \(bad)", "Bearer \(good)"], false),
+            (["Bearer \(good)b"], false), (["Basic \(good)"], false), ([good], false), (["Bearer"], false),
+        ]
+        for (values, isRead) in cases {
+            let fields = values.map { "Authorization: \($0)\r\n" }.joined()
+            for text in [getRequest("/route?key=a", fields), postRequest("/route", "key=a&val=1", fields)] {
+                let bytes = ByteBuffer(string: text)
+                #expect((FastPath.request(in: bytes, bodyLimit: 100, tokens: tokens) != nil) == isRead, "\(values)")
+                #expect(FastPath.request(in: bytes, bodyLimit: 100) != nil, "without tokens: \(values)")
+                let connection = try TestConnection()
+                connection.front.gate = AccessGate(
+                    AccessTokens(data: try TokenFile.tokens(in: good.utf8, of: "f")),
+                    PeerDoor(node: connection.front.node))
+                #expect(connection.ask(text)?.status == 401 ? !isRead : isRead, "\(values)")
+            }
+        }
     }
 
     @Test("the same answers to the same bytes, whether it sees whole requests or single bytes")

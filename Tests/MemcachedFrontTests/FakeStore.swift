@@ -1,5 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0
 
+import AccessControl
 import Cluster
 import KeyValue
 import MemcachedFront
@@ -105,12 +106,12 @@ final class TestConnection {
     let front: CommandFront
     let channel: EmbeddedChannel
 
-    init(_ store: FakeStore = FakeStore()) throws {
+    init(_ store: FakeStore = FakeStore(), tokens: TokenSet? = nil) throws {
         let channel = EmbeddedChannel()
         self.store = store
         self.channel = channel
         channel.allowRemoteHalfClosure = true
-        front = CommandFront(loop: channel.embeddedEventLoop, store: store, version: "0")
+        front = CommandFront(loop: channel.embeddedEventLoop, store: store, version: "0", tokens: tokens)
         try channel.pipeline.syncOperations.addHandler(CommandHandler(front))
         try channel.connect(to: SocketAddress(ipAddress: "127.0.0.1", port: 1)).wait()
     }

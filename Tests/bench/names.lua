@@ -1,7 +1,7 @@
 -- SPDX-License-Identifier: Apache-2.0
 -- Requests for these keys, with names (X-Request-ID, traceparent) or without.
 --   wrk -s names.lua URL -- METHOD FILE_OF_KEYS NAMES
--- NAMES: none, id, trace (not sampled), both, sampled (id and a sampled trace)
+-- NAMES: none, id, trace (not sampled), both, sampled (id and a sampled trace), token (none, and the data token of names.py)
 
 local requests = {}
 local random = math.random
@@ -17,10 +17,11 @@ function init(args)
    math.randomseed(4711)
    for key in io.lines(file) do
       local headers = {}
-      if names ~= "none" and names ~= "trace" then
+      if names == "token" then headers["Authorization"] = "Bearer " .. string.rep("t", 64) end
+      if names ~= "none" and names ~= "trace" and names ~= "token" then
          headers["X-Request-ID"] = hex(8) .. "-" .. hex(4) .. "-" .. hex(4) .. "-" .. hex(4) .. "-" .. hex(12)
       end
-      if names ~= "none" and names ~= "id" then
+      if names ~= "none" and names ~= "id" and names ~= "token" then
          headers["traceparent"] = "00-" .. hex(31) .. "1-" .. hex(15) .. "1-0" .. (names == "sampled" and "1" or "0")
       end
       if method == "POST" then

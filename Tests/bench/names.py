@@ -1,8 +1,9 @@
 #!/usr/bin/env python3
 # SPDX-License-Identifier: Apache-2.0
-"""What the names of requests cost: GETs without a name, with an id, with a trace, at the node that has the pairs and at another one.
+"""What the names of requests cost: GETs without a name, with an id, with a trace, at the node that has the pairs and at another one;
+and, as `token`, what it costs to look at a data token.
 
-    Tests/bench/names.py [--rounds 5] [--seconds 3] [--names none,id,both] [--method GET] [BINARY ...]
+    Tests/bench/names.py [--rounds 5] [--seconds 3] [--names none,id,both,token] [--method GET] [BINARY ...]
 
 Two nodes with one worker each. Prints requests a second and, which tells more on a machine that does other things as well, the processor
 time of both nodes for each request; medians of the rounds, in which all variants take turns.
@@ -11,6 +12,7 @@ time of both nodes for each request; medians of the rounds, in which all variant
 import argparse
 import os
 import re
+import signal
 import statistics
 import subprocess
 import sys
@@ -36,6 +38,16 @@ def processor_seconds(cluster):
     return total * TICK_SECONDS
 
 
+def ask_for_a_token(cluster):
+    """From now on; what is measured carries it."""
+    files = cluster.write_tokens({"data": "t" * 64})
+    for node in cluster.nodes:
+        workers = node.workers()
+        node.change_settings(**files)
+        node.supervisor.signal(signal.SIGHUP)
+        node.wait_until_replaced(workers, 20)
+
+
 def measure(cluster, url, method, keys_file, names, options):
     before = processor_seconds(cluster)
     output = subprocess.run(
@@ -47,6 +59,10 @@ def measure(cluster, url, method, keys_file, names, options):
     requests = int(re.search(r"(\d+) requests in", output).group(1))
     rate = float(re.search(r"Requests/sec: *([0-9.]+)", output).group(1))
     return rate, used / requests * 1e6
+
+
+def file_of(directory, binary, is_locked, place):
+    return Path(directory) / f"{Path(binary).name}.{place}{'.token' if is_locked else ''}"
 
 
 def main():
@@ -63,18 +79,22 @@ def main():
         try:
             for binary in options.binaries or [find_server_binary()]:
                 os.environ["KVSERVER_BINARY"] = binary
-                clusters[binary] = Cluster(Path(binary).name, directory, nodes=2, workers=1, proxy=False)
-                clusters[binary].start()
+                for is_locked in {names == "token" for names in options.names.split(",")}:
+                    cluster = clusters[binary, is_locked] = Cluster(Path(binary).name, directory, nodes=2, workers=1, proxy=False)
+                    cluster.start()
+                    for place, node in (("here", 1), ("elsewhere", 2)):
+                        keys = keys_owned_by(cluster.first_ring, cluster.node(node).address, 2000, "bench-")
+                        store_many(cluster.addresses, keys, "v" * 100)
+                        file_of(directory, binary, is_locked, place).write_text("".join(f"{key}\n" for key in keys))
+                    if is_locked:
+                        ask_for_a_token(cluster)
             for number in range(options.rounds + 1):
                 for where in ("here", "elsewhere"):
                     for names in options.names.split(","):
-                        for binary, cluster in clusters.items():
-                            owner = cluster.node(1 if where == "here" else 2)
-                            keys = keys_owned_by(cluster.first_ring, owner.address, 2000, "bench-")
-                            file = Path(directory) / f"{Path(binary).name}.{where}"
-                            if number == 0:
-                                store_many(cluster.addresses, keys, "v" * 100)
-                                file.write_text("".join(f"{key}\n" for key in keys))
+                        for (binary, is_locked), cluster in clusters.items():
+                            if is_locked != (names == "token"):
+                                continue
+                            file = file_of(directory, binary, is_locked, where)
                             figures = measure(cluster, f"http://{cluster.node(1).address}", options.method, file, names, options)
                             if number > 0:  # (the first round warms up)
                                 found.setdefault((where, names, binary), []).append(figures)

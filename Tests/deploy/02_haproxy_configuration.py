@@ -1,9 +1,12 @@
 # SPDX-License-Identifier: Apache-2.0
 """haproxy.cfg, as it stands and as it is derived for other balancers."""
 
+import contextlib
 import re
+import socket
+import threading
 
-from support import REPOSITORY, SETUP, expect, run, scratch, write
+from support import REPOSITORY, SETUP, at_end, eventually, expect, free_network, run, scratch, start, write
 
 ORIGINAL = (REPOSITORY / "haproxy.cfg").read_text()
 
@@ -86,3 +89,99 @@ def test_whatever_changes_the_ring_is_known_to_it():
     expect({"/add_node", "/remove_node", "/replace_node"} <= changing, changing)
     known = [set(line.split()) for line in re.findall(r"acl change path,url_dec -m beg (.*)", ORIGINAL)]
     expect(known == [changing, changing], known)
+
+
+class Backend:
+    """Stands for a node: keeps each target that reaches it."""
+
+    def __init__(self, host):
+        self.targets, self._socket = [], socket.create_server((host, 5000))
+        threading.Thread(target=self._accept, daemon=True).start()
+        at_end(self._socket.close)
+
+    def _accept(self):
+        while True:
+            try:
+                connection, _ = self._socket.accept()
+            except OSError:
+                return
+            threading.Thread(target=self._talk, args=(connection,), daemon=True).start()
+
+    def _talk(self, connection):
+        data = b""
+        with connection, contextlib.suppress(OSError):  # (HAProxy's checks may end by a reset)
+            while part := connection.recv(1 << 16):
+                data += part
+                while b"\r\n\r\n" in data:
+                    head, _, data = data.partition(b"\r\n\r\n")
+                    length = re.search(rb"(?i)\r\ncontent-length: *(\d+)", head)
+                    data = data[int(length[1]):] if length else data
+                    target = head.split(b" ")[1].decode("latin-1")
+                    if target != "/health/ready":
+                        self.targets.append(target)
+                    connection.sendall(b"HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\nOK")
+
+
+def send(address, message):
+    """The status of the answer; 0 where there is none."""
+    with socket.create_connection((address, 5000), timeout=5) as connection:
+        connection.sendall(message)
+        answer = connection.recv(1 << 16)
+        return int(answer[9:12]) if answer else 0
+
+
+def spellings(path):
+    """Ways to write a path that somebody, somewhere, might take for the same."""
+    first = f"%{ord(path[1]):02x}"
+    yield from (path, f"/{first}{path[2:]}", f"/{first.upper()}{path[2:]}", f"/{path}", f"//{path}", f"/.{path}", f"/x/..{path}", f"/%2e{path}",
+                f"/x/%2e%2e{path}", f"/x%2f..{path}", f"%2f{path[1:]}", f"/%2f{path[1:]}", f"/%25{first[1:]}{path[2:]}", path.upper(), f"http://kv{path}",
+                f"http://kv/{first}{path[2:]}", f"http://kv/{path}", f"{path};x", f"{path}%00", f"/%00{path}", f"/;{path}", f"/\\{path}", f"{path}#x",
+                f"{path}?x", f"/%c0%af{path[1:]}", f"/x/../{first}{path[2:]}", f"*{path}", path[1:])
+
+
+def test_no_spelling_of_a_path_slips_past_the_rules():
+    """From outside: what is denied reaches no node in the spelling by which nodes know it, and theirs is the only one (they compare raw
+    bytes, and take nothing but a path)."""
+    network = free_network()
+    backend = Backend(f"{network}.11")
+    directory = scratch()
+    text = ORIGINAL
+    for old, new in (("acl operator src 127.0.0.0/8 ::1 10.0.0.0/8", "acl operator src 203.0.113.7"), ("127.0.0.", f"{network}."),
+                     ("deploy/ring.map", str(write(directory / "ring.map", ""))), ("unix@haproxy.sock", f"unix@{directory}/haproxy.sock"),
+                     (f"    server node2 {network}.12:5000\n", ""), (f"    server node3 {network}.13:5000\n", ""),
+                     (f"{network}.0/8", "127.0.0.0/8")):
+        expect(old in text, f"haproxy.cfg has no {old}")
+        text = text.replace(old, new)
+    start("haproxy", "-f", write(directory / "haproxy.cfg", text))
+
+    def serves():
+        try:
+            return send(f"{network}.10", b"GET / HTTP/1.1\r\nHost: kv\r\n\r\n") == 200
+        except OSError:
+            return False
+    eventually(10, "HAProxy serves", serves)
+    closed = {"/peer/batch": "GET POST", "/peer/hello": "POST", "/cache": "GET POST", "/metrics": "GET", "/add_node/1/10.0.0.9:5000": "GET POST",
+              "/remove_node/10.0.0.9:5000": "GET POST", "/replace_node/10.0.0.9:5000/10.0.0.8:5000": "GET POST", "/clear_cache": "GET POST",
+              "/abort_change": "GET POST", "/hash_ring": "POST", "/fetch_keys": "GET", "/keys:export": "GET", "/keys:import": "POST", "/keys": "GET"}
+    tried = 0
+    for path, methods in closed.items():
+        for method in methods.split():
+            for target in spellings(path):
+                backend.targets.clear()
+                body = "Content-Length: 1\r\n\r\nx" if method == "POST" else "\r\n"
+                status = send(f"{network}.10", f"{method} {target} HTTP/1.1\r\nHost: kv\r\n{body}".encode("latin-1"))
+                for seen in backend.targets:
+                    expect(seen.split("?")[0].split("#")[0] != path, f"{method} {target} came through as {seen}: {status}")
+                if target == path:
+                    expect(status == 403, f"{method} {target}: {status}")
+                tried += 1
+    expect(tried > 400, tried)
+    backend.targets.clear()
+    expect(send(f"{network}.10", b"GET /route?key=a HTTP/1.1\r\nHost: kv\r\n\r\n") == 200 and backend.targets == ["/route?key=a"], backend.targets)
+
+
+def test_health_checks_need_no_token():
+    """Nor do they carry one: what is open to anybody is what they ask (see the routes of the end-to-end test 83)."""
+    expect("http-check send meth GET uri /health/ready ver HTTP/1.1 hdr Host balancer\n" in ORIGINAL, "they ask for something else")
+    gate = (REPOSITORY / "Sources/HTTPFront/AccessGate.swift").read_text()
+    expect("case .home, .live, .ready: .anybody\n" in gate, "/health/ready is not open to anybody")

@@ -5,7 +5,7 @@ import json
 import os
 import shutil
 
-from support import SETUP, Skipped, expect, need, run, scratch, stand_in, write
+from support import SETUP, Skipped, daemon, expect, need, run, scratch, stand_in, write
 
 ADDRESS = "10.0.0.5:5000"
 
@@ -181,3 +181,58 @@ def test_the_units_are_hardened():
     install(root, "--address", ADDRESS)
     for path in sorted((root / "lib/systemd/system").glob("*.service")):
         run("systemd-analyze", "security", "--offline=true", "--threshold=20", path).expect()
+
+
+def tokens(root):
+    directory = root / "etc/kvserver/tokens"
+    return {path.name: path.read_text() for path in directory.iterdir()}
+
+
+def test_it_makes_tokens_and_keeps_them():
+    root = scratch()
+    ran = install(root, "--address", ADDRESS, says="Made the token for admin and peer in ")
+    made = tokens(root)
+    expect(set(made) == {"admin", "peer", "data"} and made["data"] == "none\n", made.keys())
+    for door in ("admin", "peer"):
+        expect(len(made[door]) == 65 and set(made[door].strip()) <= set("0123456789abcdef"), f"{door} is no token")
+        expect(made[door].strip() not in ran.output, "a token was printed")
+    expect(made["admin"] != made["peer"], "one token for two doors")
+    directory = root / "etc/kvserver/tokens"
+    expect(directory.stat().st_mode & 0o777 == 0o700, oct(directory.stat().st_mode))
+    expect(all(path.stat().st_mode & 0o777 == 0o400 for path in directory.iterdir()), "others can read a token")
+    install(root, says_not="Made the token")
+    expect(tokens(root) == made, "a second run changed a token")
+    install(root, "--data-token", says="Made the token for data in ")
+    with_data = tokens(root)
+    expect(len(with_data["data"]) == 65 and {**with_data, "data": "none\n"} == made, "the data token")
+    install(root, "--data-token", says_not="Made the token")
+    other = scratch()
+    install(other, "--address", "10.0.0.6:5000", "--tokens", directory, says_not="Made the token")
+    expect(tokens(other) == with_data, "another node has other tokens")
+    install(other, "--tokens", scratch(), status=1, says="there are no files admin and peer")
+
+
+def test_without_tokens_it_has_to_be_told_so():
+    root = scratch()
+    install(root, "--address", ADDRESS, "--insecure")
+    expect(configuration(root) == {"node": ADDRESS, "insecure": True}, configuration(root))
+    expect(not (root / "etc/kvserver/tokens").exists(), "it made tokens")
+    install(root, "--insecure", "--data-token", status=64, says="--insecure makes no tokens")
+
+
+def test_the_daemon_takes_what_systemd_hands_it():
+    """The names of the unit's credentials are those that the daemon looks for, and a file that is missing is none."""
+    root = scratch()
+    install(root, "--address", ADDRESS)
+    unit = (root / "lib/systemd/system/kvserver.service").read_text()
+    source = (SETUP.parent / "Sources/Supervision/ConfigurationLayer.swift").read_text()
+    for door in ("data", "admin", "peer"):
+        expect(f"\nLoadCredential={door}-token:/etc/kvserver/tokens/{door}\n" in unit, f"no {door}-token")
+        expect(f"\nSetCredential={door}-token:none\n" in unit, f"the unit needs a {door}-token")
+        expect(f'"{door}-token"' in source, f"the daemon does not look for {door}-token")
+    credentials = scratch()
+    for door, token in tokens(root).items():
+        write(credentials / f"{door}-token", token, 0o440)
+    settings = write(scratch() / "kvserver.json", json.dumps({**configuration(root), "stateDirectory": str(scratch())}))
+    run(daemon(), "--config", settings, "--check", environment={"CREDENTIALS_DIRECTORY": str(credentials)}).expect(says="can be right")
+    run(daemon(), "--config", settings, "--check", environment={"CREDENTIALS_DIRECTORY": ""}).expect(78, says="beyond loopback")

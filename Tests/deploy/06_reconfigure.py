@@ -3,10 +3,11 @@
 
 import http.server
 import json
+import re
 import threading
 import urllib.parse
 
-from support import REPOSITORY, at_end, expect, free_network, run
+from support import REPOSITORY, at_end, expect, free_network, run, scratch, write
 
 
 class Node:
@@ -14,7 +15,7 @@ class Node:
 
     def __init__(self, address, answers=None, keeps_ring=True):
         self.address, self.answers, self.keeps_ring = address, answers or {}, keeps_ring
-        self.asked, self.ring = [], {}
+        self.asked, self.ring, self.authorizations = [], {}, []
         node = self
 
         class Handler(http.server.BaseHTTPRequestHandler):
@@ -37,6 +38,7 @@ class Node:
 
     def answer(self, handler, method, body):
         self.asked.append((method, handler.path, body))
+        self.authorizations.append(handler.headers["Authorization"])
         status, text = self.answers.get((method, handler.path), (200, "OK"))
         if status == 200 and method == "POST" and self.keeps_ring:
             sent = json.loads(urllib.parse.parse_qs(body)["data"][0])
@@ -111,3 +113,19 @@ def test_wrong_arguments_send_nothing():
                                (["--cler", f"{one}=1"], "unknown option: --cler")):
         reconfigure(*arguments).expect(64, says=message)
     expect(node.asked == [], f"it was asked {node.asked}")
+
+
+def test_it_shows_the_token_of_a_file():
+    """Of the option, else of the environment, else of the user's own; never among the arguments of a program."""
+    [one] = addresses(1)
+    node, home = Node(one), scratch()
+    files = {name: write(home / name, f"# of {name}\n\n {name * 8} \nolder\n", 0o400) for name in ("option", "variable", ".config/kvctl/token")}
+    for arguments, variable, wanted in ((["--token-file", files["option"]], files["variable"], "option"), ([], files["variable"], "variable"),
+                                        ([], "", ".config/kvctl/token")):
+        node.authorizations.clear()
+        ran = reconfigure(*arguments, f"{one}=0", environment={"HOME": str(home), "XDG_CONFIG_HOME": "", "KVCTL_TOKEN_FILE": str(variable)})
+        ran.expect(says_not=wanted * 8)
+        expect(set(node.authorizations) == {f"Bearer {wanted * 8}"}, f"{wanted}: {node.authorizations}")
+    reconfigure("--token-file", home / "nothing", f"{one}=0").expect(64, says="no token can be read")
+    source = (REPOSITORY / "deploy/reconfigure.sh").read_text()
+    expect("Bearer" in source and not re.search(r"(-H|--header)\b", source), "a token is an argument")

@@ -17,18 +17,20 @@ that there are by then: HAProxy takes up the new ones without dropping a request
   --connections N        the most connections of clients, 100 to 500000 (20000, or what fits half of the memory)
   --deb FILE             take kvctl from this package of the daemon: it tells HAProxy who holds which keys, and of nodes
                          that come and go (KVCTL_BINARY, or what is installed). Without it nodes are asked in turn
+  --data-token FILE      the nodes' data token, where they have one, for kvctl
   --root DIR             install into DIR and leave the machine itself alone; nothing is started. Needs no root
 END
 }
 
 setup_balancer() {
-    local nodes=() bind=0.0.0.0:5000 statistics=127.0.0.1:8404 connections='' deb='' root='' node
+    local nodes=() bind=0.0.0.0:5000 statistics=127.0.0.1:8404 connections='' deb='' root='' data_token='' node
     while [ $# -gt 0 ]; do
         case $1 in
         --node) needs_value "$@" && nodes+=("$2") && shift 2 ;;
         --bind) needs_value "$@" && bind=$2 && shift 2 ;;
         --statistics) needs_value "$@" && statistics=$2 && shift 2 ;;
         --connections) needs_value "$@" && connections=$2 && shift 2 ;;
+        --data-token) needs_value "$@" && data_token=$2 && shift 2 ;;
         --deb) needs_value "$@" && deb=$2 && shift 2 ;;
         --root) needs_value "$@" && root=$2 && shift 2 ;;
         --help | -h) balancer_usage && return ;;
@@ -63,6 +65,7 @@ check_balancer_options() {
     is_endpoint "$bind" || misused "--bind takes ip:port, with an IPv4 address: $bind"
     is_endpoint "$statistics" || misused "--statistics takes ip:port, with an IPv4 address: $statistics"
     [ -z "$deb" ] || [ -f "$deb" ] || die "there is no file $deb"
+    [ -z "$data_token" ] || [ -f "$data_token" ] || die "there is no file $data_token"
     [ -z "$connections" ] || is_number "$connections" 100 500000 ||
         misused "--connections takes 100 to 500000: $connections"
 }
@@ -135,6 +138,11 @@ install_sync() {
     install -m 644 "$HERE/deploy/units/kvctl-haproxy-sync.service" "$unit"
     environment=$(IFS=, && printf 'KVCTL_NODE=%s' "${nodes[*]}")
     printf '%s\n' "$environment" >"$root/etc/kvserver/balancer.env"
+    if [ -n "$data_token" ]; then
+        mkdir -p "$root/etc/kvserver/tokens"
+        chmod 700 "$root/etc/kvserver/tokens"
+        install -m 400 "$data_token" "$root/etc/kvserver/tokens/data"
+    fi
     sync=yes
     if [ -n "$root" ] && command -v systemctl >/dev/null; then
         systemctl --quiet --root="$(realpath "$root")" enable kvctl-haproxy-sync.service

@@ -56,9 +56,21 @@ json_value() {
     tr '\n' ' ' <"$2" | sed -nE "s/.*\"$1\"[[:space:]]*:[[:space:]]*\"?([^\",} ]*).*/\1/p"
 }
 
+# authorization: the token that is there, as curl reads it by --config: of KVCTL_TOKEN_FILE, of this user, or of this
+# machine's node. (No program has it among its arguments.)
+authorization() {
+    local file token
+    for file in "${KVCTL_TOKEN_FILE:-}" "${XDG_CONFIG_HOME:-${HOME:-/root}/.config}/kvctl/token" /etc/kvserver/tokens/admin; do
+        [ -r "$file" ] || continue
+        token=$(sed '/^[[:space:]]*\(#.*\)*$/d; s/[[:space:]]//g; q' "$file")
+        [ -z "$token" ] || [ "$token" = none ] || printf 'header = "Authorization: Bearer %s"\n' "$token"
+        return 0
+    done
+}
+
 # http METHOD-OPTIONS... URL: curl, never through a proxy, failing on an error status.
 http() {
-    curl --noproxy '*' --silent --show-error --fail-with-body --max-time 5 "$@"
+    curl --config <(authorization) --noproxy '*' --silent --show-error --fail-with-body --max-time 5 "$@"
 }
 
 # within SECONDS COMMAND...: whether the command succeeds before they are over.

@@ -20,6 +20,10 @@ package or checkout it replaces the daemon. memcached stays up meanwhile, and wi
   --warm-restart yes|no
                       whether the pairs lie in /dev/shm, so that they outlast a planned restart of memcached (yes); no is
                       for a machine whose /dev/shm is too small, such as many a container's
+  --tokens DIR        take the tokens from the files admin, peer and data in DIR, which come from the cluster's first node.
+                      Without it, those that are here stay, or are made; /etc/kvserver/tokens has them
+  --data-token        make a data token, too: clients need it from then on to read and write pairs
+  --insecure          no tokens: whoever reaches the node may change the ring
   --workers N         worker processes, 1 to 256; 0 for one a core (the first time: one a core)
   --deb FILE          install this package; if FILE.sha256 is beside it, it has to match
   --root DIR          install into DIR and leave the machine itself alone: nothing is started, no user is made here.
@@ -28,8 +32,8 @@ package or checkout it replaces the daemon. memcached stays up meanwhile, and wi
 The daemon comes from --deb; else from KVSERVER_BINARY; else it is built here, if there is a Swift toolchain; else from
 the kvserver_*.deb in the checkout. Make a package on a bigger machine with deploy/package.sh: building takes 4 GiB.
 
-No firewall is touched. The balancer and the other nodes have to reach IP:PORT, and nobody else should: nodes trust
-whoever reaches them. memcached listens on a unix socket only.
+No firewall is touched. The balancer and the other nodes have to reach IP:PORT, and nobody else should: there is no TLS
+yet, and without a data token whoever reaches a node may read and write. memcached listens on a unix socket only.
 
 Environment: KVSERVER_BINARY=/path/to/KVServer   installs that instead of building, with the kvctl beside it
              KVCTL_BINARY=/path/to/kvctl         or this one
@@ -37,7 +41,7 @@ USAGE
 }
 
 setup_node() {
-    local address='' listen='' memory='' workers='' warm='' deb='' root=''
+    local address='' listen='' memory='' workers='' warm='' deb='' root='' tokens='' data_token='' insecure=''
     while [ $# -gt 0 ]; do
         case $1 in
         --address) needs_value "$@" && address=$2 && shift 2 ;;
@@ -45,6 +49,9 @@ setup_node() {
         --memory) needs_value "$@" && memory=$2 && shift 2 ;;
         --workers) needs_value "$@" && workers=$2 && shift 2 ;;
         --warm-restart) needs_value "$@" && warm=$2 && shift 2 ;;
+        --tokens) needs_value "$@" && tokens=$2 && shift 2 ;;
+        --data-token) data_token=yes && shift ;;
+        --insecure) insecure=yes && shift ;;
         --deb) needs_value "$@" && deb=$2 && shift 2 ;;
         --root) needs_value "$@" && root=$2 && shift 2 ;;
         --help | -h) node_usage && return ;;
@@ -66,6 +73,7 @@ setup_node() {
     if [ -n "$root" ]; then unpack_into_root; else install_node_package; fi
     local changed=''
     write_configuration
+    write_tokens
     if [ -n "$root" ]; then
         say "Installed in $root: ${deb##*/}, ${configuration#"$root"}, ${environment#"$root"}. Nothing was started."
     else
@@ -83,6 +91,12 @@ check_node_options() {
     [ -n "$address" ] || [ -e "$configuration" ] ||
         misused "--address is missing: the ip:port by which the other nodes reach this one"
     [ -z "$deb" ] || [ -f "$deb" ] || die "there is no file $deb"
+    if [ -n "$tokens" ]; then
+        if [ ! -f "$tokens/admin" ] || [ ! -f "$tokens/peer" ]; then
+            die "there are no files admin and peer in $tokens"
+        fi
+    fi
+    [ -z "$insecure" ] || [ -z "$tokens$data_token" ] || misused "--insecure makes no tokens"
 }
 
 # What would make the services fail, told before anything is installed.
@@ -250,6 +264,43 @@ END
     fi
 }
 
+# The tokens, for root alone; systemd hands them to the daemon. Every node of a cluster has the same.
+write_tokens() {
+    local directory=$etc/tokens door made=''
+    if [ -n "$insecure" ]; then
+        set_json insecure true
+        return
+    fi
+    mkdir -p "$directory"
+    chmod 700 "$directory"
+    for door in admin peer data; do
+        if [ -n "$tokens" ] && [ -f "$tokens/$door" ]; then
+            write_token "$door" <"$tokens/$door"
+        elif [ "$door" = data ] && [ -z "$data_token" ]; then
+            [ -e "$directory/data" ] || write_token data <<<none
+        elif [ ! -e "$directory/$door" ] || { [ "$door" = data ] && grep -qx none "$directory/data"; }; then
+            write_token "$door" < <(od -An -N32 -tx1 /dev/urandom | tr -d ' \n' && echo)
+            made+="${made:+ and }$door"
+        fi
+    done
+    [ -n "$made" ] || return 0
+    say "Made the token for $made in $directory. All nodes of a cluster, and whoever changes its ring, need the same: bring" \
+        "the directory to the others, and set them up with --tokens DIRECTORY."
+}
+
+# write_token DOOR: standard input becomes its file.
+write_token() {
+    local file=$directory/$1
+    (umask 077 && cat >"$file.new")
+    chmod 400 "$file.new"
+    if cmp -s "$file.new" "$file"; then
+        rm -f "$file.new"
+        return
+    fi
+    mv -f "$file.new" "$file"
+    changed=yes
+}
+
 # Two fifths of the machine's memory in MiB. (A tmpfs, where the pairs lie, is half of it by default.)
 fitting_memory() {
     local mib
@@ -315,7 +366,7 @@ start_node() {
 It is in no ring yet. Once all nodes of a new cluster run, give them one, with a position (0 to 9999) for each:
   /usr/lib/kvserver/reconfigure.sh $node=3000 OTHER-IP:PORT=8000
 Or let it join a cluster, at a position that is free there; the pairs move while the cluster serves:
-  curl http://ANY-NODE-OF-IT/add_node/5000/$node
+  kvctl ring add --node ANY-NODE-OF-IT $node
 And on another machine, in front of all nodes:
   sudo ./setup.sh balancer --node $node --node OTHER-IP:PORT
 END

@@ -152,7 +152,7 @@ def percent_encode(text_or_bytes):
     return quote_from_bytes(as_bytes(text_or_bytes), safe="").encode()
 
 
-def request_bytes(method, target, body=None, headers=(), host="kvserver"):
+def request_bytes(method, target, body=None, headers=(), host="localhost"):
     """A request as it goes over the wire. A body gets the length it has."""
     lines = [f"{method} ".encode() + as_bytes(target) + b" HTTP/1.1", b"Host: " + host.encode()]
     lines += [f"{name}: {value}".encode() for name, value in headers]
@@ -161,9 +161,9 @@ def request_bytes(method, target, body=None, headers=(), host="kvserver"):
     return b"\r\n".join(lines) + b"\r\n\r\n" + (body or b"")
 
 
-def form_request(target, fields):
+def form_request(target, fields, headers=()):
     body = b"&".join(as_bytes(name) + b"=" + percent_encode(value) for name, value in fields.items())
-    return request_bytes("POST", target, body, [("Content-Type", "application/x-www-form-urlencoded")])
+    return request_bytes("POST", target, body, [("Content-Type", "application/x-www-form-urlencoded"), *headers])
 
 
 def store_request(key, value, path="/route"):

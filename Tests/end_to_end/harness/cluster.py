@@ -174,6 +174,8 @@ class Node:
         self.supervisor = None
         #: Of the daemon, from its next start on.
         self.environment = {}
+        #: Of what is asked here: a token, say.
+        self.headers = []
         self._expected_workers = []
 
     # Life
@@ -281,16 +283,16 @@ class Node:
     # Questions
 
     def get(self, target, timeout=5.0):
-        return http.ask(self.address, http.request_bytes("GET", target), timeout)
+        return http.ask(self.address, http.request_bytes("GET", target, headers=self.headers), timeout)
 
     def post_form(self, target, timeout=5.0, **fields):
-        return http.ask(self.address, http.form_request(target, fields), timeout)
+        return http.ask(self.address, http.form_request(target, fields, self.headers), timeout)
 
     def store(self, key, value, path="/route"):
-        return http.ask(self.address, http.store_request(key, value, path))
+        return self.post_form(path, key=key, val=value)
 
     def read(self, key, path="/route"):
-        return http.ask(self.address, http.read_request(key, path))
+        return self.get(b"%b?key=%b" % (path.encode(), http.percent_encode(key)))
 
     def json(self, target, timeout=5.0):
         answer = self.get(target, timeout)
@@ -448,10 +450,11 @@ class Cluster:
 
     def __init__(self, name, log_directory, *, nodes=3, positions=None, workers=2, proxy=True, memory_megabytes=256,
                  hash_power=18, settings=None, network=None, ring_fields=None,
-                 replicas=1, authority="embedded"):
+                 replicas=1, authority="embedded", tokens=None):
         """`positions` maps positions to node numbers from 1; empty: the nodes get no ring. `network` gives the nodes their
         addresses (by default a loopback network of their own), `ring_fields` goes into the ring's document beside the nodes.
-        `replicas=None` leaves their number to the daemon. With `authority="etcd"` three members of etcd keep the ring."""
+        `replicas=None` leaves their number to the daemon. `tokens` are those of the doors ("data", "admin", "peer") that have one;
+        the tests' own questions carry the admin's. With `authority="etcd"` three members of etcd keep the ring."""
         self.name = name
         self._log_directory = Path(log_directory)
         self._block = network or AddressBlock()
@@ -460,15 +463,27 @@ class Cluster:
         binary = find_server_binary()
         expect(os.access(binary, os.X_OK), f"no daemon at {binary}: build it, or set KVSERVER_BINARY")
         self.etcd = Etcd(self._block, self.directory) if authority == "etcd" else None
-        settings = {**({"etcd": self.etcd.endpoints} if self.etcd else {}), **(settings or {})}
+        settings = {**({"etcd": self.etcd.endpoints} if self.etcd else {}), **self.write_tokens(tokens or {}), **(settings or {})}
         self.nodes = [
             Node(f"node{number}", self._block.address(10 + number), self.directory / f"node{number}", binary,
                  {"workers": workers, **settings}, memory_megabytes, hash_power, self._block.entrance(number))
             for number in range(1, nodes + 1)
         ]
+        if tokens and "admin" in tokens:
+            for node in self.nodes:
+                node.headers = [("Authorization", f"Bearer {tokens['admin']}")]
         positions = {3000: 1, 8000: 2} if positions is None else positions
         self.first_ring = Ring({position: self.node(number).address for position, number in positions.items()})
         self.proxy = Proxy(self._block.address(10), self._block.address(10, 8404), self.nodes, self.directory) if proxy else None
+
+    def write_tokens(self, tokens):
+        """Makes the tokens' files, which all nodes share; each door's may be several, on lines. Returns the settings that name them."""
+        for door, text in tokens.items():
+            path = self.directory / f"{door}-token"
+            path.unlink(missing_ok=True)
+            path.touch(mode=0o600)
+            path.write_text(text + "\n")
+        return {f"{door}TokenFile": str(self.directory / f"{door}-token") for door in tokens}
 
     def node(self, number):
         """Node by number, from 1."""

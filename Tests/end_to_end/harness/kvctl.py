@@ -45,7 +45,7 @@ class Kvctl:
     """Calls kvctl for one cluster, by way of the environment's KVCTL_NODE."""
 
     def __init__(self, address):
-        self._environment = {**{name: value for name, value in os.environ.items() if not name.startswith("KVCTL_")},
+        self.environment = {**{name: value for name, value in os.environ.items() if not name.startswith("KVCTL_")},
                              "KVCTL_NODE": address}
 
     def __call__(self, *arguments, input=None, seconds=60):
@@ -62,13 +62,13 @@ class Kvctl:
     def start(self, *arguments, stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=subprocess.PIPE):
         """One that goes on; whoever starts it ends it."""
         return subprocess.Popen([find_kvctl_binary(), *(str(argument) for argument in arguments)], stdin=stdin,
-                                stdout=stdout, stderr=stderr, env=self._environment)
+                                stdout=stdout, stderr=stderr, env=self.environment)
 
     def on_terminal(self, *arguments, seconds=60):
         """What it writes to a terminal, and its exit status."""
         master, slave = pty.openpty()
         process = subprocess.Popen([find_kvctl_binary(), *(str(argument) for argument in arguments)], stdin=slave,
-                                   stdout=slave, stderr=slave, env=self._environment)
+                                   stdout=slave, stderr=slave, env=self.environment)
         os.close(slave)
         output, end = b"", time.monotonic() + seconds
         try:

@@ -46,7 +46,7 @@ class Scene:
         self._mix = Mix("", self._parameters)
         self.cluster = context.cluster(
             nodes=HOSTS, positions=POSITIONS, memory_megabytes=64, hash_power=16, network=self.network,
-            settings={"repairSeconds": 3, "snapshotSeconds": 2, **(settings or {})}, replicas=replicas)
+            settings={"insecure": True, "repairSeconds": 3, "snapshotSeconds": 2, **(settings or {})}, replicas=replicas)
         self.disks = {}                         # by host, where hosts have some of their own
         self.load = None
         self.history = History()

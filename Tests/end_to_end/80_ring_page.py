@@ -1,0 +1,270 @@
+# SPDX-License-Identifier: Apache-2.0
+"""The ring's page in Chromium: a ring with 2, 30 and 100 nodes, a live change, troubles, markup in keys, a token, by keyboard and on a phone."""
+
+import json
+import socket
+from urllib.parse import quote
+
+from harness.browser import Browser
+from harness.client import ask, request_bytes
+from harness.expectations import eventually, expect, expect_equal
+from harness.stage import POLICY, Stage, even_positions
+
+LIMIT_SECONDS = 180
+
+MARKUP = '<img src=x onerror="document.title=1"><script>document.title=2</script>&amp;\'"'
+#: Pages that one worker tells of the ring.
+WATCHERS = 16
+
+
+def run(context):
+    with Browser() as browser:
+        with Stage(even_positions(30, 12), standbys=["10.0.0.99:5000"]) as stage:
+            a_ring_of_thirty(browser, stage)
+            troubles_are_seen(browser, stage)
+            markup_is_text(browser, stage)
+            by_keyboard(browser, stage)
+            on_a_phone(browser, stage)
+            a_token_is_asked_for(browser, stage)
+        expect_equal(complaints(browser, but="401"), [], "what the browser had to say of a page of 30 nodes")
+        browser.complaints.clear()
+        with Stage(even_positions(100, 64)) as stage:
+            many_nodes_stay_smooth(browser, stage, context)
+        with context.cluster(replicas=2, settings={"workers": 1}) as cluster:
+            cluster.install_ring(cluster.first_ring, standbys=[cluster.node(3).address])
+            files_are_served(cluster)
+            a_real_ring(browser, cluster)
+            a_change(browser, cluster)
+            expect_equal(complaints(browser, but="auto/nonsense"), [], "what the browser had to say of a real ring")
+            a_node_ends(browser, cluster)
+            watchers_are_bounded(cluster)
+
+
+def complaints(browser, but="\0"):
+    return [text for text in browser.complaints if but not in text]
+
+
+def opened(browser, address):
+    browser.open(f"http://{address}/ui")
+    browser.wait("document.querySelector('#connection')?.dataset.state === 'live'", "the page is live")
+
+
+def row(browser, node):
+    return browser.value(f"document.querySelector('#rows [data-node=\"{node}\"]')?.innerText.replace(/\\s+/g, ' ') ?? ''")
+
+
+# A stage
+
+def a_ring_of_thirty(browser, stage):
+    opened(browser, stage.address)
+    browser.wait("document.querySelectorAll('#rows tr').length === 31", "a row for each node")
+    expect_equal(browser.value("document.querySelectorAll('.arc').length"), 30, "shapes of nodes in the ring")
+    browser.wait("document.querySelector('#verdict').textContent === 'All 31 nodes are up.'", "the verdict")
+    expect_equal(browser.value("document.querySelector('#centre-1').textContent"), "30", "the number in the ring's middle")
+    shares = browser.value("[...document.querySelectorAll('#rows td:nth-child(3)')].map((cell) => parseFloat(cell.textContent) || 0)")
+    expect(abs(sum(shares) - 100) < 1, f"shares that make no whole: {shares}")
+    stage.node(0)["requestsPerSecond"] = 4321.0
+    stage.show()
+    browser.wait("document.querySelector('#rows tr').innerText.includes('4,321')", "a figure that changes")
+
+
+def troubles_are_seen(browser, stage):
+    gone, ill = stage.node(4)["node"], stage.node(9)["node"]
+    stage.node(4).update(trouble={"isUnreachable": True, "reason": "connection refused"}, age=20)
+    stage.node(9).update(isRecovering=True, recoveryFound=1000, recoveryDone=430)
+    stage.show()
+    browser.wait("document.querySelector('#verdict').textContent === '2 of 31 nodes need attention.'", "the verdict on two that are not well")
+    expect("Unreachable" in row(browser, gone), f"the row of a node that is gone: {row(browser, gone)}")
+    expect("Recovering 43 %" in row(browser, ill), f"the row of a node that recovers: {row(browser, ill)}")
+    said = browser.text("#problems")
+    expect(f"{gone} is unreachable: connection refused." in said and f"{ill} lost its memory" in said, f"what is said of them: {said}")
+    # (Not by colour alone: each has a pattern of its own, and a sign.)
+    fills = browser.value(f"""['{gone}', '{ill}', '{stage.node(0)["node"]}'].map((node) =>
+        getComputedStyle(document.querySelector(`.arc[data-node="${{node}}"]`)).fill)""")
+    expect("stripes" in fills[0] and "dots" in fills[1] and "url" not in fills[2], f"how they are drawn: {fills}")
+    expect_equal(browser.value("[...document.querySelectorAll('.ring-sign')].map((sign) => sign.textContent).filter(Boolean).sort()"),
+                 ["↻", "✕"], "signs beside the ring")
+
+
+def markup_is_text(browser, stage):
+    target = f"/copies?key={quote(MARKUP, safe='')}"
+    stage.answers[target] = (200, json.dumps({"slot": 77, "epoch": 7, "copies": [
+        {"node": MARKUP, "state": "stored", "version": "0" * 24, "bytes": 3, "contentType": MARKUP, "writtenMilliseconds": 0},
+        {"node": "10.0.0.2:5000", "state": "unknown", "reason": MARKUP}]}))
+    stage.node(4)["trouble"]["reason"] = MARKUP
+    stage.show()
+    browser.fill("#key", MARKUP)
+    browser.press("Enter")
+    browser.wait("document.querySelector('#key-answer table') !== null", "an answer")
+    expect_equal(browser.text("#key-answer .asked"), MARKUP, "a key full of markup")
+    browser.wait(f"document.querySelector('#problems').innerText.includes({json.dumps(MARKUP)})", "a reason full of markup")
+    expect_equal(browser.value("[document.title, document.querySelectorAll('main img, main script').length]"), ["Ring", 0], "what became of the markup")
+
+
+def by_keyboard(browser, stage):
+    browser.value("document.querySelector('#key').value = ''; document.querySelector('#key').dispatchEvent(new Event('input', {bubbles: true}))")
+    browser.value("document.querySelector('#token-open').focus()")
+    browser.press("Tab")
+    expect_equal(browser.value("document.activeElement.dataset.node"), stage.node(0)["node"], "where Tab leads from the head of the page")
+    browser.press("ArrowRight")
+    second = browser.value("document.activeElement.dataset.node")
+    expect(second != stage.node(0)["node"], "an arrow key that leads nowhere")
+    expect_equal(browser.value("document.querySelector('#centre-1').textContent"), second, "the middle of the ring")
+    browser.press("Enter")
+    expect_equal(browser.text("#detail-title"), second, "the node that was chosen")
+    expect_equal(browser.value("document.querySelector('#rows tr.lit').dataset.node"), second, "its row")
+    label = browser.value("document.activeElement.getAttribute('aria-label')")
+    expect(second in label and "Up" in label and "%" in label, f"how it is read out: {label}")
+    browser.press("Tab")
+    expect_equal(browser.value("document.activeElement.id"), "detail-remove", "the ring is one stop of the Tab key")
+    browser.press("Enter")
+    expect_equal(browser.value("[document.querySelector('input[name=verb]:checked').value, document.querySelector('#leaver').value]"),
+                 ["remove", second], "the change that is prepared")
+
+
+def on_a_phone(browser, stage):
+    opened(browser, stage.address)
+    browser.resize(360, 780, is_phone=True)
+    browser.pause(0.3)
+    expect_equal(browser.value("document.documentElement.scrollWidth"), 360, "the page's width on a phone, in pixels")
+    wide = browser.value("""[...document.querySelectorAll('main *')].filter((one) => one.checkVisibility() && !one.closest('svg, .unseen, thead')
+        && one.getBoundingClientRect().right > 361).map((one) => one.tagName + '.' + one.className)""")
+    expect_equal(wide, [], "what does not fit on it")
+    browser.resize(1280, 900)
+
+
+def a_token_is_asked_for(browser, stage):
+    stage.token = "s3cret-token"
+    browser.open(f"http://{stage.address}/ui")
+    browser.wait("document.querySelector('#connection')?.dataset.state === 'refused'", "the page says that it was refused")
+    browser.wait("!document.querySelector('#token-panel').hidden", "it asks for a token")
+    browser.fill("#token", "s3cret-token")
+    browser.press("Enter")
+    browser.wait("document.querySelector('#connection').dataset.state === 'live'", "the page is live with a token")
+    expect(("GET", "/ui/events", "Bearer s3cret-token") in stage.asked, "the token in a request's header")
+    kept = browser.value("JSON.stringify([{...localStorage}, {...sessionStorage}, document.cookie, document.querySelector('#token').value])")
+    expect_equal(kept, '[{},{},"",""]', "where the token may not be")
+
+
+def many_nodes_stay_smooth(browser, stage, context):
+    opened(browser, stage.address)
+    browser.wait("document.querySelectorAll('.arc').length === 100", "a hundred nodes")
+    # (What an update costs is its script and the layout and style that it makes necessary, which is made at once here.)
+    browser.value("""window.costs = []; new PerformanceObserver((list) => {
+        for (const entry of list.getEntriesByName('nodes')) {
+            const began = performance.now();
+            document.body.getBoundingClientRect();
+            window.costs.push(entry.duration + performance.now() - began);
+        }}).observe({ entryTypes: ['measure'] })""")
+    for number in range(40):
+        for node in stage.state["nodes"]:
+            node["requestsPerSecond"] += 17.3
+            node["items"] += 31
+            node["p99Milliseconds"] = 1 + number % 7 / 3
+        stage.show()
+        browser.pause(0.06)
+    costs = sorted(browser.value("window.costs"))
+    expect(len(costs) >= 20, f"too few updates were measured: {costs}")
+    context.note(f"100 nodes at 64 positions: an update takes {costs[len(costs) // 2]:.1f} ms (median), {costs[-1]:.1f} ms at most")
+    expect(costs[len(costs) // 2] < 16, f"updates take longer than a frame, in ms: {costs}")
+
+
+# A real ring
+
+def files_are_served(cluster):
+    node = cluster.node(1)
+    for target, kind in (("/ui", "text/html; charset=utf-8"), ("/ui/", "text/html; charset=utf-8"), ("/ui/page.css", "text/css; charset=utf-8"),
+                         ("/ui/page.js", "text/javascript; charset=utf-8"), ("/ui/icon.svg", "image/svg+xml")):
+        answer = node.get(target)
+        expect_equal((answer.status, answer.header("Content-Type"), answer.header("Content-Security-Policy")), (200, kind, POLICY), target)
+        expect_equal((answer.header("X-Content-Type-Options"), answer.header("Referrer-Policy"), answer.header("Cache-Control")),
+                     ("nosniff", "no-referrer", "no-cache"), f"headers of {target}")
+        again = ask(node.address, request_bytes("GET", target, headers=[("If-None-Match", answer.header("ETag"))]))
+        expect_equal((again.status, again.body), (304, b""), f"{target}, which the browser has already")
+    expect_equal(node.get("/ui/nothing").status, 404, "a file that is none")
+    expect_equal(cluster.proxy.get("/ui").status, 200, "the page by way of the balancer")
+
+
+def a_real_ring(browser, cluster):
+    opened(browser, cluster.node(2).address)
+    browser.wait("document.querySelector('#verdict').textContent === 'All 3 nodes are up.'", "the verdict on a real ring")
+    expect_equal(browser.value("document.querySelectorAll('.arc').length"), 2, "nodes in the ring")
+    expect("standby" in row(browser, cluster.node(3).address), "the standby's row")
+    expect("50.0 %" in row(browser, cluster.node(1).address), f"the share of a node: {row(browser, cluster.node(1).address)}")
+    cluster.proxy.store(MARKUP, "red")
+    browser.fill("#key", MARKUP)
+    browser.press("Enter")
+    browser.wait("document.querySelector('#key-answer').innerText.includes('copies are the same')", "a real pair's copies")
+    expect_equal(browser.text("#key-answer .asked"), MARKUP, "the key as it was given")
+    expect_equal(browser.value("document.querySelectorAll('#key-answer tbody tr').length"), 2, "its holders")
+    browser.fill("#key", "nothing of that name")
+    browser.press("Enter")
+    browser.wait("document.querySelector('#key-answer').innerText.includes('There is no such pair')", "a key that is none")
+
+
+def a_change(browser, cluster):
+    newcomer = cluster.node(3).address
+    for number in range(400):
+        cluster.proxy.store(f"key{number}", "x")
+    browser.fill("#newcomer", "nonsense")
+    browser.click("#edit-form button[type=submit]")
+    browser.wait("document.querySelector('#edit-answer').textContent.includes('literal ip:port')", "a name that is none is refused")
+    browser.fill("#newcomer", newcomer)
+    browser.click("#edit-form button[type=submit]")
+    browser.wait("!document.querySelector('#plan').hidden", "a preview")
+    said = browser.text("#plan-text")
+    expect(f"would add {newcomer} at" in said and "of all copies move" in said, f"the preview: {said}")
+    expect_equal(browser.value("document.querySelectorAll('#plan-rows tr').length"), 3, "nodes in the preview")
+    expect_equal(cluster.node(1).status()["transition"], None, "a change that was only previewed")
+    held = cluster.directory / "held"
+    held.touch()
+    for node in cluster.nodes:
+        node.set_failpoints(f"ring.announce.crossing=hold:{held}")
+    browser.click("#make")
+    browser.wait("!document.querySelector('#change').hidden", "the change is shown while it is made")
+    expect(f"add {newcomer}" in browser.text("#change-title"), f"its title: {browser.text('#change-title')}")
+    browser.wait("document.querySelector('#steps [aria-current=step]') !== null", "its step")
+    held.unlink()
+    browser.wait("document.querySelector('#change').hidden", "the change is over", seconds=40)
+    browser.wait("document.querySelector('#edit-answer').textContent.startsWith('Made')", "the page says so")
+    browser.wait("document.querySelectorAll('.arc').length === 3", "the ring with three nodes")
+    for node in cluster.nodes:
+        node.set_failpoints()
+
+
+def a_node_ends(browser, cluster):
+    gone = cluster.node(1)
+    gone.end_daemon()
+    browser.wait(f"document.querySelector('#rows [data-node=\"{gone.address}\"]').innerText.includes('Unreachable')", "a node that ended is shown so")
+    expect_equal(browser.text("#verdict"), f"{gone.address} needs attention.", "the verdict on it")
+    gone.start_daemon()
+    gone.wait_until_ready()
+    browser.wait("document.querySelector('#verdict').textContent === 'All 3 nodes are up.'", "it is back")
+    # The node that tells: its workers are exchanged, and the page finds the next one by itself.
+    cluster.node(2).supervisor.signal(1)
+    eventually(20, "the page is live after a reload", lambda: browser.value(
+        "document.querySelector('#connection').dataset.state === 'live' && performance.getEntriesByType('resource').filter((one) => one.name.endsWith('/ui/events')).length > 0"))
+    cluster.accept_present_workers()
+
+
+def watchers_are_bounded(cluster):
+    node = cluster.node(3)
+    host, port = node.address.rsplit(":", 1)
+    watchers = []
+    try:
+        statuses = []
+        for _ in range(WATCHERS + 2):
+            watcher = socket.create_connection((host, int(port)), timeout=5)
+            watchers.append(watcher)
+            watcher.sendall(request_bytes("GET", "/ui/events"))
+            statuses.append(watcher.recv(12)[9:12])
+        expect_equal((statuses.count(b"200"), statuses.count(b"503")), (WATCHERS, 2), f"answers to {len(watchers)} that look: {statuses}")
+    finally:
+        for watcher in watchers:
+            watcher.close()
+
+    def is_free():
+        with socket.create_connection((host, int(port)), timeout=5) as watcher:
+            watcher.sendall(request_bytes("GET", "/ui/events"))
+            return watcher.recv(12)[9:12] == b"200"
+    eventually(5, "places are free again once they have gone", is_free)
