@@ -153,17 +153,19 @@ package struct Answer: Hashable, Sendable {
 
     package static func found(_ envelope: Envelope) -> Answer {
         var answer = Answer(.ok, .binary, ByteBuffer(), version: envelope.version)
-        answer.give(0..<envelope.valueLength, of: envelope)
+        answer.give(nil, of: envelope)
         return answer
     }
 
-    /// Makes some of the value's bytes the body.
-    private mutating func give(_ range: Range<Int>, of envelope: Envelope) {
-        if envelope.isManifest {
-            large = envelope.largeValue.map { LargeBody(value: $0, range: range) }
-        } else {
+    /// Makes some of the value's bytes the body, or all of them.
+    private mutating func give(_ range: Range<Int>?, of envelope: Envelope) {
+        if let value = envelope.largeValue {
+            large = LargeBody(value: value, range: range ?? 0..<value.length)
+        } else if let range {
             let value = envelope.value
             body = value.getSlice(at: value.readerIndex + range.lowerBound, length: range.count) ?? ByteBuffer()
+        } else {
+            body = envelope.value
         }
     }
 
@@ -183,7 +185,7 @@ package struct Answer: Hashable, Sendable {
         var answer = Answer(.ok, type, ByteBuffer(), version: envelope.version)
         answer.acceptsRanges = true
         switch wanted.part(of: length, version: envelope.version) {
-        case .whole: answer.give(0..<length, of: envelope)
+        case .whole: answer.give(nil, of: envelope)
         case .range(let range):
             answer.status = .partialContent
             answer.give(range, of: envelope)

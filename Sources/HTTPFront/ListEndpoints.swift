@@ -187,7 +187,6 @@ package enum ExportedRecords {
         record.envelope.clientKey(under: record.key).map { StoredKey($0) } == record.key
             && (record.envelope.keyInside != nil) == record.key.isDigest
             && record.envelope.contentType.map { RepresentationFields.isType($0) } ?? true
-            && record.envelope.isManifest == (record.envelope.largeValue != nil)
     }
 
     private static func isChunk(_ record: SnapshotRecord) -> Bool {

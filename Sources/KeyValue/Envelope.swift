@@ -99,6 +99,7 @@ package struct Envelope: Hashable, Sendable {
             flags & ~Flags.known == 0, valueStart <= buffer.writerIndex, version.time <= Version.latestStoredTime
         else { return nil }
         if isTombstone, valueStart != buffer.writerIndex || isManifest { return nil }
+        if isManifest, largeValue == nil { return nil }
         if let key = keyInside, !(1...Limits.keyBytes).contains(key.readableBytes) { return nil }
     }
 
@@ -160,6 +161,7 @@ package struct Envelope: Hashable, Sendable {
         }
         var head = self
         head.buffer = ByteBuffer(bytes: bytes)
+        head.buffer.setInteger(flags & ~Flags.manifest, at: head.buffer.readerIndex + 1)
         return head
     }
 

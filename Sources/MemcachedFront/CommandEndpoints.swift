@@ -54,10 +54,7 @@ extension CommandHandler {
                 guard withValue, version.casUnique != cas else {
                     return self.complete(id, command, CommandAnswer(.hit, .meta("HD", wanted, facts)))
                 }
-                if pair.isManifest {
-                    guard let large = pair.largeValue else {
-                        return self.complete(id, command, CommandAnswer(.notApplied(.protocolViolation)))
-                    }
+                if let large = pair.largeValue {
                     let lines = Reply.meta("VA", wanted, facts, largeValueBytes: large.length)
                     return self.stream(ValueStream(large, of: key, behind: lines, self.front), command, id)
                 }

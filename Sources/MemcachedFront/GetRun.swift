@@ -74,10 +74,7 @@ final class GetRun {
         case .success((let pair, let version)?):
             hasHit = true
             let reply = Reply.value(pair, of: key, cas: withCas ? version.casUnique : nil)
-            guard pair.isManifest else { return .value(reply, bytes: GetRun.bytes(found)) }
-            guard let large = pair.largeValue else {
-                return giveUp(.notApplied(.protocolViolation), keeping: GetRun.bytes(found))
-            }
+            guard let large = pair.largeValue else { return .value(reply, bytes: GetRun.bytes(found)) }
             return .large(large, key, reply, bytes: GetRun.bytes(found))
         case .success(nil): return .none
         case .failure(let failure):
@@ -86,10 +83,9 @@ final class GetRun {
     }
 
     /// Ends it before its last key.
-    /// - Parameter bytes: that are kept beside what waits here.
-    func giveUp(_ failure: OperationFailure, keeping bytes: Int = 0) -> Next {
+    func giveUp(_ failure: OperationFailure) -> Next {
         abandon()
-        return .failure(failure, bytes: window.reduce(bytes) { $0 + ($1.map(GetRun.bytes) ?? 0) })
+        return .failure(failure, bytes: window.reduce(0) { $0 + ($1.map(GetRun.bytes) ?? 0) })
     }
 
     private static func bytes(_ found: Found) -> Int {

@@ -22,6 +22,8 @@ struct LargeValueTests {
             #expect(again.isManifest && again.largeValue == large && again.valueLength == 3_000_000)
             #expect((again.contentType, again.expiryMilliseconds, again.clientFlags) == ("image/png", 99, 7))
             #expect(again.clientKey(under: StoredKey(key)) == key && again.version == Version(time: 5, writer: 6))
+            let head = try #require(Envelope(again.head.buffer))
+            #expect(!head.isManifest && head.valueLength == 0 && head.clientKey(under: StoredKey(key)) == key)
         }
         let plain = Envelope(key: Self.key, storedKey: StoredKey(Self.key), value: ByteBuffer(string: "abc"))
         #expect(!plain.isManifest && plain.largeValue == nil && plain.valueLength == 3)
@@ -46,6 +48,9 @@ struct LargeValueTests {
         .buffer
         tombstone.setInteger(UInt8(33), at: tombstone.readerIndex + 1)
         #expect(Envelope(tombstone) == nil, "a tombstone that is a manifest")
+        var plain = Envelope(key: Self.key, storedKey: StoredKey(Self.key), value: ByteBuffer(string: "abc")).buffer
+        plain.setInteger(UInt8(32), at: plain.readerIndex + 1)
+        #expect(Envelope(plain) == nil, "a manifest that says nothing of chunks")
     }
 
     @Test("chunks cover a value without a gap, and those of a range hold all of it")

@@ -144,7 +144,9 @@ def refusals(cluster):
     answer = ask(address, request_bytes("POST", "/keys:batch", json.dumps({"operations": [{"method": "get", "key": "only"}]}).encode(),
                                         [("Content-Type", "application/json")]))
     expect_equal([one["status"] for one in json.loads(answer.body)["results"]], [413], f"in a batch: {answer}")
-    listed = json.loads(ask(address, request_bytes("GET", "/keys?prefix=only"), timeout=30).body)["keys"]
+    answer = ask(address, request_bytes("GET", "/keys?prefix=only"), timeout=30)
+    expect_equal(answer.status, 200, f"listing: {answer}")
+    listed = json.loads(answer.body)["keys"]
     expect_equal([(one["key"], one["bytes"]) for one in listed], [("only", len(value))], "as it is listed")
 
 
