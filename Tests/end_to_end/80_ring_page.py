@@ -3,6 +3,7 @@
 
 import json
 import socket
+import threading
 from urllib.parse import quote
 
 from harness.browser import Browser
@@ -35,6 +36,7 @@ def run(context):
             files_are_served(cluster)
             a_real_ring(browser, cluster)
             a_change(browser, cluster)
+            a_change_is_aborted(browser, cluster)
             expect_equal(complaints(browser, but="auto/nonsense"), [], "what the browser had to say of a real ring")
             a_node_ends(browser, cluster)
             watchers_are_bounded(cluster)
@@ -232,6 +234,29 @@ def a_change(browser, cluster):
         node.set_failpoints()
 
 
+def a_change_is_aborted(browser, cluster):
+    held = cluster.directory / "held"
+    held.touch()
+    for node in cluster.nodes:
+        node.set_failpoints(f"ring.announce.crossing=hold:{held}")
+    newcomer, before = cluster.node(3), cluster.one_ring()
+    removing = threading.Thread(target=lambda: cluster.node(1).get(f"/remove_node/{newcomer.address}", timeout=60))
+    removing.start()
+    browser.wait("document.querySelector('#change').hidden === false", "a change that another client makes is shown")
+    expect(f"remove {newcomer.address}" in browser.text("#change-title"), f"its title: {browser.text('#change-title')}")
+    browser.wait("document.querySelector('#steps [aria-current=step]')?.innerText.includes('Copying')", "it is copying")
+    browser.click("#abort")
+    browser.wait("document.querySelector('#change-title').innerText.startsWith('Undoing') || document.querySelector('#change').hidden", "it is being undone")
+    held.unlink()
+    browser.wait("document.querySelector('#change').hidden", "the change is over", seconds=40)
+    browser.wait("document.querySelector('#edit-answer').textContent.startsWith('Given up and undone')", "the page says so")
+    removing.join(60)
+    for node in cluster.nodes:
+        node.set_failpoints()
+    expect_equal(browser.value("document.querySelectorAll('.arc').length"), 3, "nodes in the ring")
+    expect_equal(cluster.one_ring(), before, "the ring")
+
+
 def a_node_ends(browser, cluster):
     gone = cluster.node(1)
     gone.end_daemon()
@@ -241,9 +266,11 @@ def a_node_ends(browser, cluster):
     gone.wait_until_ready()
     browser.wait("document.querySelector('#verdict').textContent === 'All 3 nodes are up.'", "it is back")
     # The node that tells: its workers are exchanged, and the page finds the next one by itself.
+    streams = "performance.getEntriesByType('resource').filter((one) => one.name.endsWith('/ui/events')).length"
+    ended = browser.value(streams)
     cluster.node(2).supervisor.signal(1)
-    eventually(20, "the page is live after a reload", lambda: browser.value(
-        "document.querySelector('#connection').dataset.state === 'live' && performance.getEntriesByType('resource').filter((one) => one.name.endsWith('/ui/events')).length > 0"))
+    browser.wait(f"{streams} > {ended}", "its stream ends with its worker", seconds=20)
+    browser.wait("document.querySelector('#connection').dataset.state === 'live'", "the page is live after a reload", seconds=20)
     cluster.accept_present_workers()
 
 
