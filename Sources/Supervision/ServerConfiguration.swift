@@ -103,7 +103,7 @@ package struct ServerConfiguration: Sendable, Hashable, Codable {
             try found.parsed(.consistency, as: "strict or sloppy", { Consistency.Level(rawValue: $0) }) ?? .sloppy
         self.readQuorum = try found.number(.readQuorum, in: 1...Limits.replicas)
         self.writeQuorum = try found.number(.writeQuorum, in: 1...Limits.replicas)
-        self.uploadSeconds = try found.number(.uploadSeconds, in: 1...86_400) ?? Limits.uploadSeconds
+        self.uploadSeconds = try found.number(.uploadSeconds, in: 3...86_400) ?? Limits.uploadSeconds
         self.repairSeconds = try found.number(.repairSeconds, in: 0...86_400) ?? 60
         self.drainSeconds = try found.number(.drainSeconds, in: 0...3600) ?? 10
         self.corsOrigins = try found.parsed(
