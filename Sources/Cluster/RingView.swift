@@ -4,7 +4,9 @@ package import HashRing
 package import Memcached
 
 /// The ring as one worker acts on it: a document made ready for look-ups, and the memory on which it stands.
-package struct RingView: Sendable {
+///
+/// (A class, as its table: every request takes hold of it.)
+package final class RingView: Sendable {
     /// What this host's memcached must say of itself while this view holds.
     package let stamp: HostStamp
     /// Nil while the node has no ring.

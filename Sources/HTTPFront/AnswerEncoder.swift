@@ -17,42 +17,61 @@ package enum AnswerEncoder {
     /// A body up to this many bytes is copied behind its head, so that many answers make one write.
     package static let copiedBodyBytes = 16 << 10
 
-    /// Writes the head; returns the body where it is to be written by itself.
+    /// Writes the head, and behind it the body, or returns that where it is to be written by itself.
     package static func encode(
         _ answer: Answer, isHead: Bool, _ persistence: Persistence, crossOrigin: CrossOriginGrant? = nil,
         into buffer: inout ByteBuffer
     ) -> ByteBuffer? {
-        buffer.writeStaticString(answer.status.statusLine)
-        // (A 204 has none, and the length that a 304 names is that of what it leaves out.)
-        if answer.status != .notModified, answer.status != .noContent {
-            writeContentType(answer.contentType, &buffer)
-            buffer.writeStaticString("Content-Length: ")
-            writeDecimal(answer.bodyLength, &buffer)
-            buffer.writeStaticString("\r\n")
+        let bodyBytes = isHead ? 0 : answer.body.readableBytes
+        let copied = bodyBytes <= copiedBodyBytes ? bodyBytes : 0
+        buffer.writeHead(upTo: longestHead(of: answer, crossOrigin) + copied) { head in
+            head.write(answer.status.statusLine)
+            // (A 204 has none, and the length that a 304 names is that of what it leaves out.)
+            if answer.status != .notModified, answer.status != .noContent {
+                write(answer.contentType, &head)
+                head.write("Content-Length: ")
+                head.write(answer.bodyLength)
+                head.write("\r\n")
+            }
+            if let version = answer.version { write(tag: version, &head) }
+            if let part = answer.part { write(part, &head) }
+            if answer.acceptsRanges { head.write("Accept-Ranges: bytes\r\n") }
+            if let outcome = answer.outcome {
+                head.write("X-KV-Outcome: ")
+                head.write(outcome.headerValue)
+                head.write("\r\n")
+            }
+            if let cursor = answer.cursor {
+                head.write("X-KV-Cursor: ")
+                head.write(text: cursor)
+                head.write("\r\n")
+            }
+            if let allowed = answer.allowed {
+                head.write("Allow: ")
+                head.write(allowed.allow)
+                head.write("\r\n")
+            }
+            crossOrigin?.write(for: answer, &head)
+            // (RFC 9110, section 11.6.1: a 401 says by which scheme.)
+            if answer.status == .unauthorized { head.write("WWW-Authenticate: Bearer\r\n") }
+            if answer.retryAfter { head.write("Retry-After: 1\r\n") }
+            end(&head, persistence)
+            if copied > 0 { answer.body.withUnsafeReadableBytes { head.write($0) } }
         }
-        if let version = answer.version { writeTag(version, &buffer) }
-        if let part = answer.part { writePart(part, &buffer) }
-        if answer.acceptsRanges { buffer.writeStaticString("Accept-Ranges: bytes\r\n") }
-        if let outcome = answer.outcome {
-            buffer.writeStaticString("X-KV-Outcome: ")
-            buffer.writeStaticString(outcome.headerValue)
-            buffer.writeStaticString("\r\n")
+        return copied < bodyBytes ? answer.body : nil
+    }
+
+    /// No head takes more bytes than this.
+    private static func longestHead(of answer: Answer, _ crossOrigin: CrossOriginGrant?) -> Int {
+        var bytes = 384
+        switch answer.contentType {
+        case .page: bytes += 640
+        case .stored(let type): bytes += type.utf8.count
+        case .text, .binary, .json, .metrics, .problem, .events: break
         }
-        if let cursor = answer.cursor { buffer.writeString("X-KV-Cursor: \(cursor)\r\n") }
-        if let allowed = answer.allowed {
-            buffer.writeStaticString("Allow: ")
-            buffer.writeStaticString(allowed.allow)
-            buffer.writeStaticString("\r\n")
-        }
-        crossOrigin?.write(for: answer, into: &buffer)
-        // (RFC 9110, section 11.6.1: a 401 says by which scheme.)
-        if answer.status == .unauthorized { buffer.writeStaticString("WWW-Authenticate: Bearer\r\n") }
-        if answer.retryAfter { buffer.writeStaticString("Retry-After: 1\r\n") }
-        endHead(persistence, &buffer)
-        guard !isHead, answer.body.readableBytes > 0 else { return nil }
-        guard answer.body.readableBytes <= copiedBodyBytes else { return answer.body }
-        buffer.writeImmutableBuffer(answer.body)
-        return nil
+        if answer.part != nil || answer.allowed != nil { bytes += 256 }
+        if let cursor = answer.cursor { bytes += cursor.utf8.count }
+        return bytes + (crossOrigin?.longestFields ?? 0)
     }
 
     /// Begins an answer of unknown length: in chunks, or, for HTTP/1.0, up to the connection's end.
@@ -60,11 +79,14 @@ package enum AnswerEncoder {
         _ type: Answer.ContentType = .json, isChunked: Bool, _ persistence: Persistence,
         crossOrigin: CrossOriginGrant? = nil, into buffer: inout ByteBuffer
     ) {
-        buffer.writeStaticString(Answer.Status.ok.statusLine)
-        crossOrigin?.write(for: Answer(.ok, .json, ByteBuffer()), into: &buffer)
-        writeContentType(type, &buffer)
-        if isChunked { buffer.writeStaticString("Transfer-Encoding: chunked\r\n") }
-        endHead(persistence, &buffer)
+        let answer = Answer(.ok, type, ByteBuffer())
+        buffer.writeHead(upTo: longestHead(of: answer, crossOrigin)) { head in
+            head.write(answer.status.statusLine)
+            crossOrigin?.write(for: answer, &head)
+            write(type, &head)
+            if isChunked { head.write("Transfer-Encoding: chunked\r\n") }
+            end(&head, persistence)
+        }
     }
 
     package static func beginChunk(_ length: Int, into buffer: inout ByteBuffer) {
@@ -76,40 +98,40 @@ package enum AnswerEncoder {
         buffer.writeStaticString("HTTP/1.1 100 Continue\r\n\r\n")
     }
 
-    private static func endHead(_ persistence: Persistence, _ buffer: inout ByteBuffer) {
+    private static func end(_ head: inout HeadWriter, _ persistence: Persistence) {
         switch persistence {
-        case .keepAlive: buffer.writeStaticString("\r\n")
-        case .keepAliveExplicitly: buffer.writeStaticString("Connection: keep-alive\r\n\r\n")
-        case .close: buffer.writeStaticString("Connection: close\r\n\r\n")
+        case .keepAlive: head.write("\r\n")
+        case .keepAliveExplicitly: head.write("Connection: keep-alive\r\n\r\n")
+        case .close: head.write("Connection: close\r\n\r\n")
         }
     }
 
-    private static func writeContentType(_ type: Answer.ContentType, _ buffer: inout ByteBuffer) {
+    private static func write(_ type: Answer.ContentType, _ head: inout HeadWriter) {
         switch type {
-        case .text: buffer.writeStaticString("Content-Type: text/plain\r\n")
-        case .binary: buffer.writeStaticString("Content-Type: application/octet-stream\r\n")
-        case .json: buffer.writeStaticString("Content-Type: application/json\r\n")
+        case .text: head.write("Content-Type: text/plain\r\n")
+        case .binary: head.write("Content-Type: application/octet-stream\r\n")
+        case .json: head.write("Content-Type: application/json\r\n")
         case .metrics:
-            buffer.writeStaticString("Content-Type: text/plain; version=0.0.4; charset=utf-8\r\n")
-        case .problem: buffer.writeStaticString("Content-Type: application/problem+json\r\n")
+            head.write("Content-Type: text/plain; version=0.0.4; charset=utf-8\r\n")
+        case .problem: head.write("Content-Type: application/problem+json\r\n")
         case .page(let kind):
-            buffer.writeStaticString("Content-Type: ")
+            head.write("Content-Type: ")
             switch kind {
-            case .document: buffer.writeStaticString("text/html; charset=utf-8")
-            case .style: buffer.writeStaticString("text/css; charset=utf-8")
-            case .script: buffer.writeStaticString("text/javascript; charset=utf-8")
-            case .icon: buffer.writeStaticString("image/svg+xml")
+            case .document: head.write("text/html; charset=utf-8")
+            case .style: head.write("text/css; charset=utf-8")
+            case .script: head.write("text/javascript; charset=utf-8")
+            case .icon: head.write("image/svg+xml")
             }
-            buffer.writeStaticString(pageFields)
+            head.write(pageFields)
         case .events:
             // (Nothing between here and the page shall keep it back.)
-            buffer.writeStaticString(
+            head.write(
                 "Content-Type: text/event-stream\r\nCache-Control: no-store\r\nX-Accel-Buffering: no\r\n")
         case .stored(let type):
-            buffer.writeStaticString("Content-Type: ")
-            buffer.writeString(type)
+            head.write("Content-Type: ")
+            head.write(text: type)
             // A browser takes it for nothing else, and does nothing in its name.
-            buffer.writeStaticString(
+            head.write(
                 "\r\nX-Content-Type-Options: nosniff\r\nContent-Security-Policy: sandbox\r\n")
         }
     }
@@ -126,49 +148,24 @@ package enum AnswerEncoder {
         Cross-Origin-Resource-Policy: same-origin\r\n
         """
 
-    private static func writePart(_ part: Answer.Part, _ buffer: inout ByteBuffer) {
-        buffer.writeStaticString("Content-Range: bytes ")
+    private static func write(_ part: Answer.Part, _ head: inout HeadWriter) {
+        head.write("Content-Range: bytes ")
         if let range = part.range {
-            writeDecimal(range.lowerBound, &buffer)
-            buffer.writeStaticString("-")
-            writeDecimal(range.upperBound - 1, &buffer)
+            head.write(range.lowerBound)
+            head.write("-")
+            head.write(range.upperBound - 1)
         } else {
-            buffer.writeStaticString("*")
+            head.write("*")
         }
-        buffer.writeStaticString("/")
-        writeDecimal(part.length, &buffer)
-        buffer.writeStaticString("\r\n")
+        head.write("/")
+        head.write(part.length)
+        head.write("\r\n")
     }
 
-    private static func writeTag(_ version: Version, _ buffer: inout ByteBuffer) {
-        buffer.writeStaticString("ETag: \"")
-        buffer.writeWithUnsafeMutableBytes(minimumWritableBytes: 24) { target in
-            for index in 0..<16 { target[index] = hexDigit(version.time >> UInt64(60 - 4 * index)) }
-            for index in 0..<8 { target[16 + index] = hexDigit(UInt64(version.writer) >> UInt64(28 - 4 * index)) }
-            return 24
-        }
-        buffer.writeStaticString("\"\r\n")
-    }
-
-    private static func hexDigit(_ value: UInt64) -> UInt8 {
-        let nibble = UInt8(value & 15)
-        return nibble < 10 ? 0x30 + nibble : 0x57 + nibble
-    }
-
-    private static func writeDecimal(_ value: Int, _ buffer: inout ByteBuffer) {
-        var count = 1
-        var power = 10
-        while power <= value {
-            count += 1
-            power *= 10
-        }
-        buffer.writeWithUnsafeMutableBytes(minimumWritableBytes: count) { target in
-            var rest = value
-            for index in stride(from: count - 1, through: 0, by: -1) {
-                target[index] = 0x30 + UInt8(rest % 10)
-                rest /= 10
-            }
-            return count
-        }
+    private static func write(tag version: Version, _ head: inout HeadWriter) {
+        head.write("ETag: \"")
+        head.writeHexadecimal(version.time)
+        head.writeHexadecimal(version.writer)
+        head.write("\"\r\n")
     }
 }

@@ -1,6 +1,5 @@
 // SPDX-License-Identifier: Apache-2.0
 
-private import DequeModule
 package import HashRing
 package import NIOCore
 package import RequestTracing
@@ -65,7 +64,14 @@ package struct AnswerQueue<Request> {
         case answered(Answer)
     }
 
-    private var entries = Deque<(phase: Phase, trait: Trait)>()
+    private struct Entry {
+        var phase: Phase
+        var trait: Trait
+    }
+
+    /// Those before `start` are gone. (An array is read in place, where a queue's elements would be copied.)
+    private var entries: ContiguousArray<Entry> = []
+    private var start = 0
     private var firstNumber: UInt64 = 0
     /// Everything before this entry has begun.
     private var nextIndex = 0
@@ -74,32 +80,33 @@ package struct AnswerQueue<Request> {
 
     package init() {}
 
-    package var count: Int { entries.count }
-    package var isEmpty: Bool { entries.isEmpty }
+    package var count: Int { entries.count - start }
+    package var isEmpty: Bool { entries.count == start }
 
     package mutating func append(_ request: Request, isSafe: Bool, _ trait: Trait) {
-        entries.append((.waiting(request, isSafe: isSafe), trait))
+        entries.append(Entry(phase: .waiting(request, isSafe: isSafe), trait: trait))
     }
 
     /// A request that is refused without being done.
     package mutating func append(_ answer: Answer, _ trait: Trait) {
-        entries.append((.answered(answer), trait))
+        entries.append(Entry(phase: .answered(answer), trait: trait))
     }
 
     /// The next request that may begin; it counts as running from now on.
     package mutating func begin() -> (id: ID, request: Request)? {
         while nextIndex < entries.count {
-            switch entries[nextIndex].phase {
-            case .running, .answered: nextIndex += 1
-            case .waiting(let request, let isSafe):
-                guard !isUnsafeRunning, isSafe || running == 0 else { return nil }
-                entries[nextIndex].phase = .running(isSafe: isSafe)
-                running += 1
-                isUnsafeRunning = !isSafe
-                let id = ID(number: firstNumber + UInt64(nextIndex))
+            guard case .waiting(_, let isSafe) = entries[nextIndex].phase else {
                 nextIndex += 1
-                return (id, request)
+                continue
             }
+            guard !isUnsafeRunning, isSafe || running == 0 else { return nil }
+            guard case .waiting(let request, _) = entries[nextIndex].phase else { return nil }
+            entries[nextIndex].phase = .running(isSafe: isSafe)
+            running += 1
+            isUnsafeRunning = !isSafe
+            let id = ID(number: firstNumber + UInt64(nextIndex - start))
+            nextIndex += 1
+            return (id, request)
         }
         return nil
     }
@@ -131,37 +138,59 @@ package struct AnswerQueue<Request> {
         return true
     }
 
-    package var front: Front {
-        guard let first = entries.first else { return .none }
-        guard case .answered(let answer) = first.phase else { return .unfinished(ID(number: firstNumber), first.trait) }
-        return .answer(answer, first.trait)
+    /// What is at the head of the queue. An answer is taken away with it: it is to be written now.
+    package mutating func takeFront() -> Front {
+        guard !isEmpty else { return .none }
+        guard case .answered(let answer) = entries[start].phase else {
+            return .unfinished(ID(number: firstNumber), entries[start].trait)
+        }
+        let trait = entries[start].trait
+        removeFront()
+        return .answer(answer, trait)
     }
 
     /// Whether this request's answer is the next to go out.
-    package func isFront(_ id: ID) -> Bool { !entries.isEmpty && id.number == firstNumber }
+    package func isFront(_ id: ID) -> Bool { !isEmpty && id.number == firstNumber }
 
     /// Takes the head of the queue away: its answer has been written.
     package mutating func removeFront() {
-        guard let first = entries.popFirst() else { return }
-        if case .running(let isSafe) = first.phase {
+        guard !isEmpty else { return }
+        if case .running(let isSafe) = entries[start].phase {
             running -= 1
             if !isSafe { isUnsafeRunning = false }
         }
+        // (What it holds is given up now, its place when many have gone.)
+        entries[start].phase = .running(isSafe: true)
         firstNumber += 1
-        nextIndex = max(0, nextIndex - 1)
+        start += 1
+        if start == entries.count {
+            entries.removeAll(keepingCapacity: entries.capacity <= AnswerQueue.keptPlaces)
+            nextIndex = 0
+            start = 0
+        } else {
+            nextIndex = max(start, nextIndex)
+            guard start > AnswerQueue.keptPlaces else { return }
+            entries.removeSubrange(..<start)
+            nextIndex -= start
+            start = 0
+        }
     }
+
+    /// Of how many requests the places are kept.
+    private static var keptPlaces: Int { 16 }
 
     /// Forgets everything; what is running completes into the void.
     package mutating func removeAll() {
-        firstNumber += UInt64(entries.count)
+        firstNumber += UInt64(count)
         entries.removeAll()
+        start = 0
         nextIndex = 0
         running = 0
         isUnsafeRunning = false
     }
 
     private func index(of id: ID) -> Int? {
-        guard id.number >= firstNumber, id.number - firstNumber < UInt64(entries.count) else { return nil }
-        return Int(id.number - firstNumber)
+        guard id.number >= firstNumber, id.number - firstNumber < UInt64(count) else { return nil }
+        return start + Int(id.number - firstNumber)
     }
 }

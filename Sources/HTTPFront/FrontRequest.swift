@@ -14,12 +14,47 @@ package struct FrontRequest: Sendable {
     package let target: String
     package let pathLength: Int
     package var body = ByteBuffer()
+    /// Nil for the common request: it is copied on its way, and this would be most of it.
+    private var rarities: Rarities?
+
+    package init(route: Route, method: Methods, target: String, pathLength: Int) {
+        self.route = route
+        self.method = method
+        self.target = target
+        self.pathLength = pathLength
+    }
+
     /// What has become of a body that is too large for one item.
-    package var upload: NIOLoopBound<Upload>?
+    package var upload: NIOLoopBound<Upload>? {
+        get { rarities?.upload }
+        set { rarities = Rarities(upload: newValue, precondition, representation) }
+    }
+
     /// What the request wants to be so of the pair; empty on routes that have none.
-    package var precondition = Precondition()
+    package var precondition: Precondition {
+        get { rarities?.precondition ?? Precondition() }
+        set { rarities = Rarities(upload: upload, newValue, representation) }
+    }
+
     /// Of the value that is sent or wanted; only `.key` looks at them.
-    package var representation = RepresentationFields()
+    package var representation: RepresentationFields {
+        get { rarities?.representation ?? RepresentationFields() }
+        set { rarities = Rarities(upload: upload, precondition, newValue) }
+    }
+
+    private final class Rarities: Sendable {
+        let upload: NIOLoopBound<Upload>?
+        let precondition: Precondition
+        let representation: RepresentationFields
+
+        init(
+            upload: NIOLoopBound<Upload>?, _ precondition: Precondition, _ representation: RepresentationFields
+        ) {
+            self.upload = upload
+            self.precondition = precondition
+            self.representation = representation
+        }
+    }
 
     /// The rest of the path behind a route's prefix, undecoded.
     package func pathRest(after prefix: StaticString) -> Substring {
@@ -31,10 +66,11 @@ package struct FrontRequest: Sendable {
 
     /// The query's bytes, without the question mark.
     package func withQuery<Value>(_ body: (UnsafeRawBufferPointer) -> Value) -> Value {
-        var target = target
-        return target.withUTF8 { bytes in
-            body(UnsafeRawBufferPointer(rebasing: UnsafeRawBufferPointer(bytes)[min(pathLength + 1, bytes.count)...]))
+        let start = pathLength + 1
+        func query(_ bytes: UnsafeBufferPointer<UInt8>) -> Value {
+            body(UnsafeRawBufferPointer(rebasing: UnsafeRawBufferPointer(bytes)[min(start, bytes.count)...]))
         }
+        return target.utf8.withContiguousStorageIfAvailable(query) ?? Array(target.utf8).withUnsafeBufferPointer(query)
     }
 }
 
@@ -104,9 +140,10 @@ package struct HeadReading {
         var request = FrontRequest(route: route, method: method, target: uri, pathLength: pathLength)
         if route == .key {
             if let refusal = fields.representation.refusal(of: method) { return .refuse(refusal) }
-            request.representation = fields.representation
+            var representation = fields.representation
             // (Of the head alone there are no parts.)
-            if head.method != .GET { request.representation.range = nil }
+            if head.method != .GET { representation.range = nil }
+            if representation != RepresentationFields() { request.representation = representation }
         }
         if !fields.ifMatch.isEmpty || !fields.ifNoneMatch.isEmpty,
             route == .pair || route == .key || route == .pairHere || route == .page

@@ -255,7 +255,7 @@ package final class HTTPFrontHandler: ChannelInboundHandler {
 
     private func emit() {
         while isWritable, !isEnding {
-            switch queue.front {
+            switch queue.takeFront() {
             case .none:
                 if owesContinue {
                     owesContinue = false
@@ -266,7 +266,6 @@ package final class HTTPFrontHandler: ChannelInboundHandler {
             case .unfinished(let id, let trait):
                 guard let stream = streams[id], pump(stream, id, trait) else { return }
             case .answer(let answer, let trait):
-                queue.removeFront()
                 let time = front.metrics.answered(trait.kind, answer.status, answer.outcome, since: trait.since)
                 front.log.answered(trait, answer.status, answer.outcome, after: time)
                 hold(-answer.body.readableBytes)

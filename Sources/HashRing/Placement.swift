@@ -59,7 +59,7 @@ package struct Placement: Hashable, Sendable {
 }
 
 /// A ring document made ready for look-ups: one array access from slot to placement.
-package struct RoutingTable: Sendable {
+package final class RoutingTable: Sendable {
     package let document: RingDocument
     package let placements: [Placement]
     /// How many nodes the ring has.

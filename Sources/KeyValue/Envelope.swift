@@ -30,6 +30,10 @@ package struct Envelope: Hashable, Sendable {
 
     /// The encoded form; always decodable.
     package private(set) var buffer: ByteBuffer
+    /// As the buffer has them. (Each request looks at them many times.)
+    private var flags: UInt8
+    /// How much comes before the value.
+    private let headBytes: Int
 
     /// - Parameters:
     ///   - key: kept inside only where its stored form does not tell it.
@@ -87,29 +91,53 @@ package struct Envelope: Hashable, Sendable {
             buffer.writeInteger(UInt8(type.utf8.count))
             buffer.writeString(type)
         }
+        self.flags = flags
+        self.headBytes = buffer.readableBytes
         if !isTombstone { buffer.writeImmutableBuffer(value) }
         self.buffer = buffer
     }
 
     /// Checks the whole header; nil where these bytes are no envelope of a format that this version knows.
     package init?(_ buffer: ByteBuffer) {
+        guard let (flags, headBytes) = buffer.withUnsafeReadableBytes({ Envelope.head(of: $0) }) else { return nil }
         self.buffer = buffer
-        guard buffer.readableBytes >= Envelope.headerBytes,
-            buffer.getInteger(at: buffer.readerIndex, as: UInt8.self) == Envelope.format,
-            flags & ~Flags.known == 0, valueStart <= buffer.writerIndex, version.time <= Version.latestStoredTime
-        else { return nil }
-        if isTombstone, valueStart != buffer.writerIndex || isManifest { return nil }
+        self.flags = flags
+        self.headBytes = headBytes
+        if isTombstone, headBytes != buffer.readableBytes || isManifest { return nil }
         if isManifest, largeValue == nil { return nil }
-        if let key = keyInside, !(1...Limits.keyBytes).contains(key.readableBytes) { return nil }
     }
 
-    package var version: Version {
-        let start = buffer.readerIndex + 2
-        guard let time = buffer.getInteger(at: start, as: UInt64.self),
-            let writer = buffer.getInteger(at: start + 8, as: UInt32.self)
-        else { preconditionFailure("the header was checked") }
-        return Version(time: time, writer: writer)
+    private static func head(of bytes: UnsafeRawBufferPointer) -> (flags: UInt8, bytes: Int)? {
+        guard bytes.count >= headerBytes, bytes[0] == format else { return nil }
+        let flags = bytes[1]
+        guard flags & ~Flags.known == 0, version(in: bytes).time <= Version.latestStoredTime else { return nil }
+        var end = fixedBytes(flags)
+        if flags & Flags.keyInside != 0 {
+            guard bytes.count >= end + 2 else { return nil }
+            let length = Int(UInt16(bigEndian: bytes.loadUnaligned(fromByteOffset: end, as: UInt16.self)))
+            guard (1...Limits.keyBytes).contains(length) else { return nil }
+            end += 2 + length
+        }
+        if flags & Flags.contentTypeInside != 0 {
+            guard bytes.count > end else { return nil }
+            end += 1 + Int(bytes[end])
+        }
+        return end <= bytes.count ? (flags, end) : nil
     }
+
+    /// Before the key, or what comes in its place.
+    private static func fixedBytes(_ flags: UInt8) -> Int {
+        headerBytes + (flags & Flags.expires != 0 ? expiryBytes : 0)
+            + (flags & Flags.clientFlagsInside != 0 ? clientFlagsBytes : 0)
+    }
+
+    private static func version(in bytes: UnsafeRawBufferPointer) -> Version {
+        Version(
+            time: UInt64(bigEndian: bytes.loadUnaligned(fromByteOffset: 2, as: UInt64.self)),
+            writer: UInt32(bigEndian: bytes.loadUnaligned(fromByteOffset: 10, as: UInt32.self)))
+    }
+
+    package var version: Version { buffer.withUnsafeReadableBytes { Envelope.version(in: $0) } }
 
     /// The same pair as another write.
     package mutating func stamp(_ version: Version) {
@@ -128,7 +156,7 @@ package struct Envelope: Hashable, Sendable {
     /// What a client of memcached's stored beside the value; 0 where there is nothing.
     package var clientFlags: UInt32 {
         guard flags & Flags.clientFlagsInside != 0 else { return 0 }
-        return buffer.getInteger(at: headerEnd - Envelope.clientFlagsBytes) ?? 0
+        return buffer.getInteger(at: keyStart - Envelope.clientFlagsBytes) ?? 0
     }
 
     /// Whether the value is in chunks, and this says where (docs/large-values.md).
@@ -138,7 +166,7 @@ package struct Envelope: Hashable, Sendable {
     package var largeValue: LargeValue? { isManifest ? LargeValue(value) : nil }
 
     /// Of the client's value, in bytes, wherever it is.
-    package var valueLength: Int { largeValue?.length ?? buffer.writerIndex - valueStart }
+    package var valueLength: Int { largeValue?.length ?? buffer.readableBytes - headBytes }
 
     /// Whether the pair counts as missing: deleted, or expired.
     /// - Parameter now: the wall clock, in milliseconds since 1970.
@@ -147,30 +175,29 @@ package struct Envelope: Hashable, Sendable {
     }
 
     /// The client's bytes, sharing this envelope's storage; of a manifest, what says where they are.
-    package var value: ByteBuffer {
-        guard let value = buffer.getSlice(at: valueStart, length: buffer.writerIndex - valueStart) else {
-            preconditionFailure("the header was checked")
-        }
-        return value
-    }
+    package var value: ByteBuffer { bytes(headBytes..<buffer.readableBytes) }
 
     /// All but the value: the same pair with an empty one.
     package var head: Envelope {
-        guard let bytes = buffer.getBytes(at: buffer.readerIndex, length: valueStart - buffer.readerIndex) else {
+        var head = self
+        head.flags &= ~Flags.manifest
+        head.buffer = ByteBuffer(buffer: bytes(0..<headBytes))
+        head.buffer.setInteger(head.flags, at: head.buffer.readerIndex + 1)
+        return head
+    }
+
+    private func bytes(_ range: Range<Int>) -> ByteBuffer {
+        guard let bytes = buffer.getSlice(at: buffer.readerIndex + range.lowerBound, length: range.count) else {
             preconditionFailure("the header was checked")
         }
-        var head = self
-        head.buffer = ByteBuffer(bytes: bytes)
-        head.buffer.setInteger(flags & ~Flags.manifest, at: head.buffer.readerIndex + 1)
-        return head
+        return bytes
     }
 
     /// The client's key, where the stored key does not tell it.
     package var keyInside: ByteBuffer? {
         guard flags & Flags.keyInside != 0 else { return nil }
-        let start = headerEnd
-        guard let length = buffer.getInteger(at: start, as: UInt16.self) else { return nil }
-        return buffer.getSlice(at: start + 2, length: Int(length))
+        guard let length = buffer.getInteger(at: keyStart, as: UInt16.self) else { return nil }
+        return buffer.getSlice(at: keyStart + 2, length: Int(length))
     }
 
     /// The client's key of a pair that is stored under this one; nil where no client's key is stored so.
@@ -179,31 +206,10 @@ package struct Envelope: Hashable, Sendable {
     }
 
     package var contentType: String? {
-        guard flags & Flags.contentTypeInside != 0, let length = buffer.getInteger(at: contentTypeStart, as: UInt8.self)
-        else { return nil }
-        return buffer.getString(at: contentTypeStart + 1, length: Int(length))
+        guard flags & Flags.contentTypeInside != 0 else { return nil }
+        let start = keyStart + (keyInside.map { 2 + $0.readableBytes } ?? 0) + 1
+        return buffer.getString(at: start, length: buffer.readerIndex + headBytes - start)
     }
 
-    private var flags: UInt8 { buffer.getInteger(at: buffer.readerIndex + 1) ?? 0 }
-
-    private var headerEnd: Int {
-        buffer.readerIndex + Envelope.headerBytes + (flags & Flags.expires != 0 ? Envelope.expiryBytes : 0)
-            + (flags & Flags.clientFlagsInside != 0 ? Envelope.clientFlagsBytes : 0)
-    }
-
-    private var contentTypeStart: Int {
-        let start = headerEnd
-        guard flags & Flags.keyInside != 0 else { return start }
-        // A length that is cut off counts as endless, which the initialiser refuses.
-        return buffer.getInteger(at: start, as: UInt16.self).map { start + 2 + Int($0) } ?? .max / 2
-    }
-
-    private var valueStart: Int {
-        let start = contentTypeStart
-        guard flags & Flags.contentTypeInside != 0 else { return start }
-        guard start < buffer.writerIndex, let length = buffer.getInteger(at: start, as: UInt8.self) else {
-            return .max / 2
-        }
-        return start + 1 + Int(length)
-    }
+    private var keyStart: Int { buffer.readerIndex + Envelope.fixedBytes(flags) }
 }

@@ -38,7 +38,7 @@ struct AnswerQueueTests {
         for number in 0..<3 { queue.append(number, isSafe: true, .init()) }
         let ids = (0..<3).map { _ in queue.begin()!.id }
         check(queue.complete(ids[2], .text("c")))
-        guard case .unfinished(let front, _) = queue.front else {
+        guard case .unfinished(let front, _) = queue.takeFront() else {
             Issue.record("an answer overtook")
             return
         }
@@ -92,10 +92,7 @@ struct AnswerQueueTests {
 
     private func taken(_ queue: inout Queue) -> [Answer] {
         var answers: [Answer] = []
-        while case .answer(let answer, _) = queue.front {
-            answers.append(answer)
-            queue.removeFront()
-        }
+        while case .answer(let answer, _) = queue.takeFront() { answers.append(answer) }
         return answers
     }
 }
