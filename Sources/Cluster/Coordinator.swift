@@ -32,7 +32,7 @@ package final class Coordinator {
     package let local: LocalReplica
     package var hooks = Hooks()
     /// The ring that this worker acts on; nil while its host can't vouch for one.
-    package private(set) var view: RingView?
+    @exclusivity(unchecked) package private(set) var view: RingView?
 
     /// memcached's limit for an item with its key and header, in bytes.
     package var itemBytes: Int { settings.itemBytes }
@@ -56,10 +56,10 @@ package final class Coordinator {
     package let hints = HintIntake()
     package var heartbeat = HeartbeatNews()
     /// Whether this host's clock is too far ahead to stamp writes.
-    package var isClockAhead = false
+    @exclusivity(unchecked) package var isClockAhead = false
 
     /// For whom the operations are that begin now: the front sets it around each request that it begins.
-    package var asker: RequestTrace?
+    @exclusivity(unchecked) package var asker: RequestTrace?
     /// For requests of sampled traces; nil: nobody wants spans.
     package var tracer: (any Tracer)?
 

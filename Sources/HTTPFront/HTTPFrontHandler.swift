@@ -19,49 +19,52 @@ package final class HTTPFrontHandler: ChannelInboundHandler {
     package typealias RequestID = AnswerQueue<FrontRequest>.ID
     typealias Trait = AnswerQueue<FrontRequest>.Trait
 
+    // (Every request looks at what is `unchecked` here many times. Each is read or assigned at once, and never lent to a
+    // call that might look at it again, so there is nothing to be checked.)
+
     let front: Front
     /// Where this connection stands in the front's table.
     var place: Int?
-    private(set) var context: ChannelHandlerContext?
-    private var gate: InputGate?
+    @exclusivity(unchecked) private(set) var context: ChannelHandlerContext?
+    @exclusivity(unchecked) private var gate: InputGate?
     /// Where the other end is.
     lazy var remoteAddress = context?.channel.remoteAddress?.ipAddress.flatMap { IPAddress($0) }
     /// What the other end has proved of itself.
     var peerHandshake = PeerCalleeHandshake()
 
     // What comes in.
-    var receiving = Receiving.nothing
+    @exclusivity(unchecked) var receiving = Receiving.nothing
     /// Of the body that is being received.
-    var receivedBytes = 0
+    @exclusivity(unchecked) var receivedBytes = 0
     /// Its whole length; nil where it comes in chunks.
-    var bodyLength: Int?
+    @exclusivity(unchecked) var bodyLength: Int?
     var receivingSince = NIODeadline.uptimeNanoseconds(0)
     /// How many requests the decoder has read to their end: the gate compares.
-    private(set) var endCount = 0
+    @exclusivity(unchecked) private(set) var endCount = 0
     /// Since when there are bytes of a head that is not whole.
-    private var partialHeadSince: NIODeadline?
+    @exclusivity(unchecked) private var partialHeadSince: NIODeadline?
     /// No further request is read: the client said so, or what it sent can't be read.
-    var isInputOver = false
-    private var isInputClosed = false
+    @exclusivity(unchecked) var isInputOver = false
+    @exclusivity(unchecked) private var isInputClosed = false
     private var discardedBytes = 0
 
     // What is being done.
     var queue = AnswerQueue<FrontRequest>()
     var streams: [RequestID: AnswerStream] = [:]
-    private var heldBytes = 0
-    private var isAdvancing = false
-    private var hasNews = false
+    @exclusivity(unchecked) private var heldBytes = 0
+    @exclusivity(unchecked) private var isAdvancing = false
+    @exclusivity(unchecked) private var hasNews = false
 
     // What goes out.
     private var out = ByteBuffer()
-    private var isReading = false
-    private var isFlushAwaited = false
-    private var isWritable = true
-    var owesContinue = false
-    private(set) var isEnding = false
+    @exclusivity(unchecked) private var isReading = false
+    @exclusivity(unchecked) private var isFlushAwaited = false
+    @exclusivity(unchecked) private var isWritable = true
+    @exclusivity(unchecked) var owesContinue = false
+    @exclusivity(unchecked) private(set) var isEnding = false
     private var farewellUntil = NIODeadline.distantFuture
-    private var lastActivity: NIODeadline
-    private var sentBytes = 0
+    @exclusivity(unchecked) private var lastActivity: NIODeadline
+    @exclusivity(unchecked) private var sentBytes = 0
     private var drained: (bytes: Int, since: NIODeadline)
     /// Since when there has always been something to send, and how much the client had taken by then.
     private var sending: (bytes: Int, since: NIODeadline)?

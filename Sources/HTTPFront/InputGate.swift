@@ -16,13 +16,13 @@ final class InputGate: ChannelDuplexHandler {
     static let pieceBytes = 2048
 
     private let front: HTTPFrontHandler
-    private var context: ChannelHandlerContext?
-    private var held: ByteBuffer?
-    private var heldEvent: Any?
-    private var isFeeding = false
-    private var wantsRead = false
+    @exclusivity(unchecked) private var context: ChannelHandlerContext?
+    @exclusivity(unchecked) private var held: ByteBuffer?
+    @exclusivity(unchecked) private var heldEvent: Any?
+    @exclusivity(unchecked) private var isFeeding = false
+    @exclusivity(unchecked) private var wantsRead = false
     /// Whether all that the decoder was given has ended with a request's end.
-    private var isDecoderIdle = true
+    @exclusivity(unchecked) private var isDecoderIdle = true
 
     init(_ front: HTTPFrontHandler) { self.front = front }
 

@@ -8,7 +8,9 @@ internal import NIOHTTP1
 private import RequestTracing
 
 /// The request whose head was read and whose end was not.
-package enum Receiving {
+///
+/// (Indirect: most requests never are, and each looks whether one is.)
+package indirect enum Receiving {
     case nothing
     /// Its body is kept; the limit is in bytes.
     case body(FrontRequest, limit: Int, AnswerQueue<FrontRequest>.Trait)

@@ -23,32 +23,32 @@ package struct HostStamp: Hashable, Sendable, CustomStringConvertible {
 
     /// Nil where these bytes are no stamp. Blanks at the end are padding.
     package init?(bytes: some Collection<UInt8>) {
-        var generation: UInt64 = 0
-        var epoch: UInt64 = 0
-        var place = 0
-        var isOver = false
-        var isRecovering = false
         // Without a `String`, for every batch brings a stamp.
-        for byte in bytes {
-            switch (place, byte) {
-            case (0..<16, _):
-                guard let digit = HostStamp.hexValue(byte) else { return nil }
-                generation = generation << 4 | UInt64(digit)
-            case (16, UInt8(ascii: " ")): break
-            case (17..., 0x30...0x39):
-                let (tenfold, isTooLarge) = epoch.multipliedReportingOverflow(by: 10)
-                let (sum, isStillTooLarge) = tenfold.addingReportingOverflow(UInt64(byte - 0x30))
-                guard !isTooLarge, !isStillTooLarge, !isOver else { return nil }
-                epoch = sum
-            case (18..., UInt8(ascii: "r")) where !isOver:
-                isRecovering = true
-                isOver = true
-            case (18..., UInt8(ascii: " ")): isOver = true
-            default: return nil
-            }
-            place += 1
+        var rest = bytes.makeIterator()
+        var generation: UInt64 = 0
+        for _ in 0..<16 {
+            guard let byte = rest.next(), let digit = HostStamp.hexValue(byte) else { return nil }
+            generation = generation << 4 | UInt64(digit)
         }
-        guard place > 17 else { return nil }
+        guard rest.next() == UInt8(ascii: " ") else { return nil }
+        var epoch: UInt64 = 0
+        var digits = 0
+        var next = rest.next()
+        while let byte = next, (0x30...0x39).contains(byte) {
+            let (tenfold, isTooLarge) = epoch.multipliedReportingOverflow(by: 10)
+            let (sum, isStillTooLarge) = tenfold.addingReportingOverflow(UInt64(byte - 0x30))
+            guard !isTooLarge, !isStillTooLarge else { return nil }
+            epoch = sum
+            digits += 1
+            next = rest.next()
+        }
+        guard digits > 0 else { return nil }
+        let isRecovering = next == UInt8(ascii: "r")
+        if isRecovering { next = rest.next() }
+        while let byte = next {
+            guard byte == UInt8(ascii: " ") else { return nil }
+            next = rest.next()
+        }
         self.init(epoch: Epoch(epoch), generation: Generation(generation), isRecovering: isRecovering)
     }
 
