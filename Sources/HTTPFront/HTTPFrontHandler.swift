@@ -19,8 +19,8 @@ package final class HTTPFrontHandler: ChannelInboundHandler {
     package typealias RequestID = AnswerQueue<FrontRequest>.ID
     typealias Trait = AnswerQueue<FrontRequest>.Trait
 
-    // (Every request looks at what is `unchecked` here many times. Each is read or assigned at once, and never lent to a
-    // call that might look at it again, so there is nothing to be checked.)
+    // (Every request looks at what is `unchecked` here many times. Each is read or assigned at once, and never lent to
+    // a call that might look at it again, so there is nothing to be checked.)
 
     let front: Front
     /// Where this connection stands in the front's table.
