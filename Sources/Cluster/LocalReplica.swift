@@ -10,13 +10,15 @@ package import NIOCore
 /// It counts what is under way by epoch: a host may say that it stands on a new document only when nothing is left that
 /// began under an older one.
 package final class LocalReplica: Replica {
+    // (What every operation looks at is `unchecked`: none of it is ever lent to a call that might look at it again.)
+
     private let loop: any EventLoop
     private let lanes: LaneGroup
     /// What memcached must say of itself for a batch to be served.
-    private var expected: HostStamp?
-    private var waitingReads: [Leg] = []
-    private var waitingWrites: [Leg] = []
-    private var isFlushScheduled = false
+    @exclusivity(unchecked) private var expected: HostStamp?
+    @exclusivity(unchecked) private var waitingReads: [Leg] = []
+    @exclusivity(unchecked) private var waitingWrites: [Leg] = []
+    @exclusivity(unchecked) private var isFlushScheduled = false
     private var underway: [Epoch: Int] = [:]
     /// Called when the last operation of an epoch is done, and when memcached turned out to say something else.
     var onDrained: () -> Void = {}

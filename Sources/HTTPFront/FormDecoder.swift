@@ -48,6 +48,10 @@ package enum FormDecoder {
         _ encoded: UnsafeRawBufferPointer, limit: Int, takesPlusForSpace: Bool
     ) -> Field<[UInt8]> {
         guard encoded.count <= 3 * limit else { return .tooLong }
+        // (Most keys say nothing in codes.)
+        if encoded.allSatisfy({ $0 != UInt8(ascii: "%") && $0 != UInt8(ascii: "+") }) {
+            return encoded.count <= limit ? .value(Array(encoded)) : .tooLong
+        }
         var isWellFormed = true
         let decoded = [UInt8](unsafeUninitializedCapacity: encoded.count) { target, count in
             count =

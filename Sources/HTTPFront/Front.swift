@@ -33,6 +33,9 @@ package final class Front {
         package init() {}
     }
 
+    // (As with `HTTPFrontHandler`: what every request looks at is `unchecked`, for it is never lent to a call that might
+    // look at it again.)
+
     package let node: NodeID
     package let loop: any EventLoop
     package let data: any DataService
@@ -63,15 +66,15 @@ package final class Front {
     /// For connections, these and any other front's.
     let room: ConnectionRoom
 
-    package private(set) var isLeaving = false
+    @exclusivity(unchecked) package private(set) var isLeaving = false
     /// The time of the last sweep: good enough for deadlines of seconds, and free.
-    package private(set) var roughNow: NIODeadline
+    @exclusivity(unchecked) package private(set) var roughNow: NIODeadline
     /// Bytes of bodies being received and of answers that wait or are being sent; see `Limits.frontBytes`.
-    package private(set) var heldBytes = 0
+    @exclusivity(unchecked) package private(set) var heldBytes = 0
 
     private var connections: [HTTPFrontHandler] = []
-    private var unflushed: [HTTPFrontHandler] = []
-    private var isFlushScheduled = false
+    @exclusivity(unchecked) private var unflushed: [HTTPFrontHandler] = []
+    @exclusivity(unchecked) private var isFlushScheduled = false
     private var isSweeping = false
 
     /// Answers are handed to the channel in pieces of about this many bytes, so that it can say when it has enough.

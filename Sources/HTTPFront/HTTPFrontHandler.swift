@@ -19,8 +19,8 @@ package final class HTTPFrontHandler: ChannelInboundHandler {
     package typealias RequestID = AnswerQueue<FrontRequest>.ID
     typealias Trait = AnswerQueue<FrontRequest>.Trait
 
-    // (Every request looks at what is `unchecked` here many times. Each is read or assigned at once, and never lent to
-    // a call that might look at it again, so there is nothing to be checked.)
+    // (Every request looks at what is `unchecked` here many times. None is ever lent to a call that might look at it
+    // again: they are read or assigned at once, or lent to values that know nothing of this object.)
 
     let front: Front
     /// Where this connection stands in the front's table.
@@ -49,14 +49,16 @@ package final class HTTPFrontHandler: ChannelInboundHandler {
     private var discardedBytes = 0
 
     // What is being done.
-    var queue = AnswerQueue<FrontRequest>()
+    @exclusivity(unchecked) var queue = AnswerQueue<FrontRequest>()
     var streams: [RequestID: AnswerStream] = [:]
     @exclusivity(unchecked) private var heldBytes = 0
     @exclusivity(unchecked) private var isAdvancing = false
     @exclusivity(unchecked) private var hasNews = false
 
     // What goes out.
-    private var out = ByteBuffer()
+    @exclusivity(unchecked) private var out = ByteBuffer()
+    /// Whether the channel was given something that it was not told to send.
+    @exclusivity(unchecked) private var isUnflushed = false
     @exclusivity(unchecked) private var isReading = false
     @exclusivity(unchecked) private var isFlushAwaited = false
     @exclusivity(unchecked) private var isWritable = true
@@ -343,6 +345,7 @@ package final class HTTPFrontHandler: ChannelInboundHandler {
         guard let context else { return }
         let count = bytes.readableBytes
         sentBytes += count
+        isUnflushed = true
         guard count > Front.writtenBytes else { return context.write(wrapOutboundOut(bytes), promise: nil) }
         // It takes memory until the client has taken it, however long that is.
         front.hold(count)
@@ -353,12 +356,16 @@ package final class HTTPFrontHandler: ChannelInboundHandler {
 
     private func writeOut() {
         guard out.readableBytes > 0 else { return }
-        write(out)
+        // (Taken first: the channel may ask for more while it is given this.)
+        let bytes = out
         out = ByteBuffer()
+        write(bytes)
     }
 
     private func flushNow() {
         writeOut()
+        guard isUnflushed else { return }
+        isUnflushed = false
         context?.flush()
     }
 

@@ -1,0 +1,149 @@
+#!/usr/bin/env python3
+# SPDX-License-Identifier: Apache-2.0
+"""How many instructions a worker takes for a request, counted by valgrind's callgrind: the same from run to run, whatever else the
+machine does, where times are not.
+
+    Tests/bench/instructions.py [--work get,post,memcached] [--connections 32] [--profile DIRECTORY] [--check] [BINARY ...]
+
+One node with one worker; each of the connections sends a request and waits for its answer, all at once. Instructions in the kernel and in
+memcached are not counted. What the worker does beside (heartbeats, samples) is: it is measured without requests, and taken away.
+
+    --profile  keeps callgrind's files there; callgrind_annotate and `swift demangle` show where the instructions go
+    --check    fails where a figure is more than a twentieth above Tests/bench/instructions.json
+    --note     writes what was counted there
+
+Needs valgrind. Symbols stay, but debug information, which valgrind can't read, is stripped from a copy of the binary.
+"""
+
+import argparse
+import json
+import os
+import re
+import socket
+import subprocess
+import sys
+import tempfile
+import time
+from pathlib import Path
+
+BENCH = Path(__file__).resolve().parent
+sys.path.insert(0, str(BENCH.parent / "end_to_end"))
+
+from harness import cluster as clusters  # noqa: E402
+from harness.cluster import Cluster, find_server_binary  # noqa: E402
+from harness.expectations import eventually  # noqa: E402
+from harness.workload import store_many  # noqa: E402
+
+NOTED = BENCH / "instructions.json"
+ALLOWED_GROWTH = 1.05
+KEYS = [f"bench-{number}" for number in range(500)]
+VALUE = "v" * 100
+#: A worker under valgrind is slow to begin.
+SLOWNESS = 10
+
+REQUESTS = {
+    "get": lambda key: f"GET /route?key={key} HTTP/1.1\r\nHost: bench\r\n\r\n",
+    "post": lambda key: (f"POST /route HTTP/1.1\r\nHost: bench\r\nContent-Type: application/x-www-form-urlencoded\r\n"
+                         f"Content-Length: {len(key) + len(VALUE) + 9}\r\n\r\nkey={key}&val={VALUE}"),
+    "keys": lambda key: f"GET /keys/{key} HTTP/1.1\r\nHost: bench\r\nUser-Agent: bench\r\nAccept: */*\r\n\r\n",
+    "memcached": lambda key: f"get {key}\r\n",
+}
+ENDS = {"memcached": b"END\r\n"}
+
+
+def slowly(seconds, what, predicate, interval=0.05):
+    return eventually(seconds * SLOWNESS, what, predicate, interval)
+
+
+def control(worker, *arguments):
+    subprocess.run(["callgrind_control", *arguments, str(worker)], check=True, capture_output=True)
+
+
+def dumped(files, count):
+    """What the newest part of the profile sums up to."""
+    path = slowly(3, "callgrind has written its counts", lambda: next(files.parent.glob(f"{files.name}.*.{count}"), None))
+    return slowly(3, "they are whole", lambda: (found := re.search(rb"^totals: (\d+)", path.read_bytes(), re.M)) and int(found.group(1)))
+
+
+def ask(connections, work, number):
+    for index, connection in enumerate(connections):
+        connection.sendall(REQUESTS[work](KEYS[(number + 7 * index) % len(KEYS)]).encode())
+    for connection in connections:
+        answer = b""
+        while not answer.endswith(ENDS.get(work, answer or b"?")):
+            answer += connection.recv(1 << 16)
+        if not answer.startswith((b"HTTP/1.1 200", b"VALUE ")):
+            sys.exit(f"not every request was answered: {answer[:200]!r}")
+
+
+def count(binary, work, options, directory, files):
+    wrapper = directory / "KVServer"
+    wrapper.write_text(f"""#!/bin/sh
+exec valgrind --quiet --tool=callgrind --trace-children=yes --instr-atstart=no --callgrind-out-file={files}.%p {binary} "$@"
+""")
+    wrapper.chmod(0o755)
+    os.environ["KVSERVER_BINARY"] = str(wrapper)
+    cluster = Cluster("bench", directory, nodes=1, positions={5000: 1}, workers=1, proxy=False,
+                      settings={"memcachedPort": options.port})
+    try:
+        cluster.start()
+        node = cluster.node(1)
+        store_many(cluster.addresses, KEYS, VALUE)
+        host, port = node.address.rsplit(":", 1)
+        connections = [socket.create_connection((host, options.port if work == "memcached" else int(port)))
+                       for _ in range(options.connections)]
+        for number in range(5):
+            ask(connections, work, number)
+        worker = node.workers()[0]
+        control(worker, "--instr=on")
+        counted = []
+        for part, rounds in enumerate((options.rounds, 0), start=1):
+            began = time.monotonic()
+            for number in range(rounds):
+                ask(connections, work, number)
+            if rounds == 0:
+                time.sleep(seconds)
+            seconds = time.monotonic() - began
+            control(worker, "--dump")
+            counted.append(dumped(files, part))
+        return (counted[0] - counted[1]) / (options.rounds * options.connections)
+    finally:
+        cluster.end()
+
+
+def main():
+    parser = argparse.ArgumentParser()
+    parser.add_argument("--work", default="get,post,memcached")
+    parser.add_argument("--connections", type=int, default=32)
+    parser.add_argument("--rounds", type=int, default=60)
+    parser.add_argument("--port", type=int, default=18811)
+    parser.add_argument("--profile", type=Path)
+    parser.add_argument("--check", action="store_true")
+    parser.add_argument("--note", action="store_true")
+    parser.add_argument("binaries", nargs="*", type=Path)
+    options = parser.parse_args()
+    clusters.eventually = slowly
+    noted = json.loads(NOTED.read_text()) if NOTED.exists() else {}
+    found, grown = {}, []
+    for place, binary in enumerate(options.binaries or [Path(find_server_binary())]):
+        for work in options.work.split(","):
+            with tempfile.TemporaryDirectory() as name:
+                directory = Path(name)
+                stripped = directory / "stripped"
+                subprocess.run(["strip", "-g", "-o", stripped, binary], check=True)
+                kept = options.profile or directory
+                kept.mkdir(parents=True, exist_ok=True)
+                figure = count(stripped, work, options, directory, kept.resolve() / f"{work}.{place}")
+            before = noted.get(work)
+            print(f"{binary} {work}: {figure:.0f} instructions a request" + (f", {figure / before:.3f} of what was noted" if before else ""))
+            found[work] = round(figure)
+            if before and figure > ALLOWED_GROWTH * before:
+                grown.append(work)
+    if options.note:
+        NOTED.write_text(json.dumps({**noted, **found}, indent=2) + "\n")
+    if options.check and grown:
+        sys.exit(f"more instructions than was noted: {', '.join(grown)}")
+
+
+if __name__ == "__main__":
+    main()
