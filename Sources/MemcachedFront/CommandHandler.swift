@@ -16,45 +16,50 @@ package final class CommandHandler: ChannelDuplexHandler {
     package typealias OutboundOut = ByteBuffer
     typealias CommandID = CommandQueue.ID
 
+    // (Every command looks at what is `unchecked` here many times. None is ever lent to a call that might look at it
+    // again: they are read or assigned at once, or lent to values that know nothing of this object.)
+
     let front: CommandFront
     /// Where this connection stands in the front's table.
     var place: Int?
-    private var context: ChannelHandlerContext?
+    @exclusivity(unchecked) private var context: ChannelHandlerContext?
 
     // What comes in.
     private var parser = CommandParser()
     private var input = ByteBuffer()
     /// Of `input`, as the front counts it.
-    private var heldInput = 0
+    @exclusivity(unchecked) private var heldInput = 0
     /// Since when there are bytes of a command that is not whole, and how many have come since.
-    private var partial: (since: NIODeadline, bytes: Int)?
+    @exclusivity(unchecked) private var partial: (since: NIODeadline, bytes: Int)?
     /// Commands wait in `input` until others are answered.
-    private var isBacklogged = false
+    @exclusivity(unchecked) private var isBacklogged = false
     /// Of commands that are not done.
-    private var valueBytes = 0
-    private var isInputOver = false
+    @exclusivity(unchecked) private var valueBytes = 0
+    @exclusivity(unchecked) private var isInputOver = false
     /// Whether this client has shown a token, or none is asked for.
-    private var isAdmitted: Bool
-    private var isInputClosed = false
-    private var wantsRead = false
-    private var isReading = false
+    @exclusivity(unchecked) private var isAdmitted: Bool
+    @exclusivity(unchecked) private var isInputClosed = false
+    @exclusivity(unchecked) private var wantsRead = false
+    @exclusivity(unchecked) private var isReading = false
 
     // What is being done.
-    private var queue = CommandQueue()
+    @exclusivity(unchecked) private var queue = CommandQueue()
     private var gets: [CommandID: GetRun] = [:]
     /// Single values that are given out in pieces, and what their commands take until then.
     private var streams: [CommandID: (stream: ValueStream, heldBytes: Int)] = [:]
-    private var heldBytes = 0
-    private var isAdvancing = false
-    private var hasNews = false
+    @exclusivity(unchecked) private var heldBytes = 0
+    @exclusivity(unchecked) private var isAdvancing = false
+    @exclusivity(unchecked) private var hasNews = false
 
     // What goes out.
-    private var out = ByteBuffer()
-    private var isFlushAwaited = false
-    private var isWritable = true
-    private var isEnding = false
+    @exclusivity(unchecked) private var out = ByteBuffer()
+    /// Whether the channel was given something that it was not told to send.
+    @exclusivity(unchecked) private var isUnflushed = false
+    @exclusivity(unchecked) private var isFlushAwaited = false
+    @exclusivity(unchecked) private var isWritable = true
+    @exclusivity(unchecked) private var isEnding = false
     private var farewellUntil = NIODeadline.distantFuture
-    private var sentBytes = 0
+    @exclusivity(unchecked) private var sentBytes = 0
     private var drained: (bytes: Int, since: NIODeadline)
 
     package init(_ front: CommandFront) {
@@ -434,19 +439,25 @@ package final class CommandHandler: ChannelDuplexHandler {
 
     private func write(_ bytes: ByteBuffer) {
         sentBytes += bytes.readableBytes
+        isUnflushed = true
         context?.write(wrapOutboundOut(bytes), promise: nil)
     }
 
     private func writeOut() {
         guard out.readableBytes > 0 else { return }
-        write(out)
+        // (Taken first: the channel may ask for more while it is given this.)
+        let bytes = out
         out = ByteBuffer()
+        write(bytes)
     }
 
     func flush() {
         isFlushAwaited = false
         writeOut()
-        context?.flush()
+        if isUnflushed {
+            isUnflushed = false
+            context?.flush()
+        }
         resumeReading()
     }
 

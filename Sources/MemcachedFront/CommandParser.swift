@@ -103,16 +103,19 @@ package struct CommandParser: Sendable {
         // Where memcached's binary protocol begins; nobody would understand what follows.
         if bytes.first == 0x80 { return .failure(.hangUp) }
         let limit = CommandLine.mayBeLong(bytes) ? Limits.getLineBytes : Limits.commandLineBytes
-        let unsearched = bytes.dropFirst(searched).prefix(limit + 1 - min(searched, limit + 1))
-        guard let newline = unsearched.firstIndex(of: UInt8(ascii: "\n")) else {
+        // (In the buffer's own memory: a view looks at each byte through the buffer.)
+        let end = min(bytes.count, limit + 1)
+        let length = input.withUnsafeReadableBytes { bytes in
+            bytes[min(searched, end)..<end].firstIndex(of: UInt8(ascii: "\n"))
+        }
+        guard let length else {
             searched = min(bytes.count, limit + 1)
             return searched > limit ? .failure(.refused(.lineTooLong)) : nil
         }
-        let length = newline - bytes.startIndex
         searched = 0
         guard var line = input.readSlice(length: length + 1) else { return nil }
         line.moveWriterIndex(to: line.writerIndex - 1)
-        if line.readableBytesView.last == UInt8(ascii: "\r") { line.moveWriterIndex(to: line.writerIndex - 1) }
+        if length > 0, line.getInteger(at: line.writerIndex - 1) == UInt8(ascii: "\r") { line.moveWriterIndex(to: line.writerIndex - 1) }
         return .success(CommandLine(line))
     }
 

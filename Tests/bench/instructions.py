@@ -84,7 +84,7 @@ exec valgrind --quiet --tool=callgrind --trace-children=yes --instr-atstart=no -
     wrapper.chmod(0o755)
     os.environ["KVSERVER_BINARY"] = str(wrapper)
     cluster = Cluster("bench", directory, nodes=1, positions={5000: 1}, workers=1, proxy=False,
-                      settings={"memcachedPort": options.port})
+                      settings={"memcachedPort": options.port, "allowFailpoints": False})
     try:
         cluster.start()
         node = cluster.node(1)
