@@ -357,7 +357,7 @@ start_node() {
     at=${at/#0.0.0.0:/127.0.0.1:}
     within 30 http "http://$at/health/live" || node_failed "the node does not answer at $at" kvserver.service
     say "The node $node runs: systemctl status kvserver, journalctl -u kvserver."
-    if http "http://$at/hash_ring" >/dev/null 2>&1; then
+    if http "http://$at/hash_ring" 2>/dev/null | grep -qE '"epoch":[1-9]'; then
         say "It has a ring: curl http://$at/hash_ring"
         return
     fi
