@@ -86,11 +86,15 @@ def run(*arguments, environment=None, directory=REPOSITORY, seconds=60):
         return Ran(arguments, status, output.read().decode(errors="replace"))
 
 
-def start(*arguments, output=subprocess.DEVNULL):
-    """Starts a process that is killed when the test is over, or when this process dies."""
+def start(*arguments, output=subprocess.DEVNULL, environment=None, enter=None):
+    """Starts a process that is killed when the test is over, or when this process dies. `enter` is called in it first."""
+    def prepare():
+        ctypes.CDLL(None).prctl(1, signal.SIGKILL)
+        if enter:
+            enter()
     process = subprocess.Popen([str(argument) for argument in arguments], stdin=subprocess.DEVNULL,
-                               stdout=output, stderr=output, start_new_session=True,
-                               preexec_fn=lambda: ctypes.CDLL(None).prctl(1, signal.SIGKILL))
+                               stdout=output, stderr=output, env=os.environ | (environment or {}), start_new_session=True,
+                               preexec_fn=prepare)
 
     def end():
         process.kill()

@@ -16,7 +16,8 @@ that there are by then: HAProxy takes up the new ones without dropping a request
   --statistics IP:PORT   where the statistics are shown, to whoever can reach that (127.0.0.1:8404)
   --connections N        the most connections of clients, 100 to 500000 (20000, or what fits half of the memory)
   --deb FILE             take kvctl from this package of the daemon: it tells HAProxy who holds which keys, and of nodes
-                         that come and go (KVCTL_BINARY, or what is installed). Without it nodes are asked in turn
+                         that come and go (KVCTL_BINARY, or what is installed). Without it nodes are asked in turn. If
+                         FILE.sha256 is beside it, it has to match
   --data-token FILE      the nodes' data token, where they have one, for kvctl
   --root DIR             install into DIR and leave the machine itself alone; nothing is started. Needs no root
 END
@@ -126,6 +127,7 @@ install_sync() {
     sync=''
     mkdir -p "${control%/*}" "${unit%/*}" "$root/etc/kvserver"
     if [ -n "$deb" ]; then
+        verify_package "$deb"
         dpkg-deb --fsys-tarfile "$deb" | tar -xO ./usr/bin/kvctl >"$control.new" || die "there is no kvctl in $deb"
         chmod 755 "$control.new"
         mv "$control.new" "$control"
