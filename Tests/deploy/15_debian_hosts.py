@@ -175,8 +175,9 @@ def nothing_but_the_daemon_listens(host):
     listening = [line for line in host.run("ss", "-Hltunp").expect().output.splitlines() if line]
     strangers = [line for line in listening if '"KVServer"' not in line]
     expect(listening and not strangers, f"{host.name} has {listening}, of which the daemon has not opened {strangers}")
-    socket = host.run("ss", "-Hlxp").expect().output
-    expect(any("/run/kvserver/memcached.sock" in line and '"memcached"' in line for line in socket.splitlines()), f"memcached has no socket: {socket}")
+    its_own = f"nsenter --target {host.main_pid('kvserver-memcached')} --net ss"
+    expect(host.shell(f"{its_own} -Hltun").expect().output == "", "memcached listens in a network of its own")
+    expect("/run/kvserver/memcached.sock" in host.shell(f"{its_own} -Hlx").expect().output, "memcached has no socket")
 
 
 def no_secret_shows(host):

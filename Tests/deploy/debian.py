@@ -62,7 +62,7 @@ def _sources():
 
 def _bootstrap(root):
     mirror, codename, sources = _sources()
-    ran = run(*APART, "debootstrap", "--variant=minbase", "--include=systemd-sysv", codename, root, mirror, seconds=BOOTSTRAP_SECONDS)
+    ran = run(*APART, "debootstrap", "--variant=minbase", "--include=dbus,systemd-sysv", codename, root, mirror, seconds=BOOTSTRAP_SECONDS)
     if ran.status != 0:
         raise Failure(f"debootstrap made no {codename} of {mirror}, status {ran.status}:\n{ran.output[-2000:]}")
     write(root / "etc/apt/sources.list", "".join(f"deb {address} {name} main\n" for address, name in sources))
@@ -94,7 +94,7 @@ class Machine:
         # Its own end is the end of its process 1, and with that of all that runs in there.
         self._process = start(
             "systemd-nspawn", "--quiet", "--directory", root, "--read-only", "--volatile=overlay", "--boot", "--console=pipe", "--register=no", "--keep-unit",
-            "--suppress-sync=yes", "--kill-signal=SIGKILL", "--settings=no", "--link-journal=no", "--resolv-conf=off", "--timezone=off", f"--machine={name}",
+            "--suppress-sync=yes", "--kill-signal=SIGKILL", "--settings=no", "--link-journal=no", "--resolv-conf=off", "--timezone=off", f"--machine={name}-{os.getpid()}", f"--hostname={name}",
             f"--network-namespace-path={network.namespace(number).path}", f"--bind-ro={REPOSITORY}:{CHECKOUT}", f"--bind-ro={packages}:{PACKAGES}",
             output=self._log, enter=self._groups.enter, environment={"SYSTEMD_NSPAWN_UNIFIED_HIERARCHY": "1", "SYSTEMD_NSPAWN_LOCK": "0"})
         at_end(self._end)
