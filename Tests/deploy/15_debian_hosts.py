@@ -2,14 +2,13 @@
 """The package on machines of their own: three that are fresh Debians, booted with systemd, and HAProxy on a fourth. All is set up by
 `setup.sh`, and runs as units. The original's four scenarios go through there, and then an upgrade under load."""
 
-import concurrent.futures
 import contextlib
 import json
 import os
 import subprocess
 import sys
 
-from debian import PACKAGES, Machine, debian_root, network_of
+from debian import PACKAGES, Machine, debian_root, in_parallel, network_of
 from support import REPOSITORY, Skipped, at_end, daemon, eventually, expect, run, scratch, write
 
 from harness.cluster import PORT, Cluster, Node
@@ -65,12 +64,6 @@ class Machines(Cluster):  # pylint: disable=super-init-not-called
         return int(ran.output) if ran.status == 0 else 0
 
 
-def in_parallel(do, things):
-    """Does the same with each at once, and raises the first of the failures."""
-    with concurrent.futures.ThreadPoolExecutor(len(things)) as pool:
-        return list(pool.map(do, things))
-
-
 def is_ready(node):
     try:
         return node.get("/health/ready", timeout=2).status == 200
@@ -111,8 +104,7 @@ def set_up():
         host.setup("node", *options).expect(says=("matches", "It is in no ring yet"))
 
     def set_up_balancer():
-        # (As many connections as a machine without the right to raise its own limits has descriptors for.)
-        balancer.setup("balancer", "--deb", package_of(OLD), "--connections", 4000, *(word for host in hosts for word in ("--node", f"{host.address}:{PORT}"))).expect(
+        balancer.setup("balancer", "--deb", package_of(OLD), *(word for host in hosts for word in ("--node", f"{host.address}:{PORT}"))).expect(
             says="none of its nodes is ready")
 
     set_up_node(hosts[0])

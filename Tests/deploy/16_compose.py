@@ -11,7 +11,7 @@ import sys
 import zipfile
 
 from debian import CHECKOUT, PACKAGES, Machine, debian_root, network_of
-from support import REPOSITORY, Skipped, daemon, eventually, expect, run, scratch
+from support import REPOSITORY, Skipped, daemon, eventually, expect, run, scratch, tool
 
 DIRECTORY = REPOSITORY / "deploy/compose"
 #: An old release of Compose's, that carries the schema.
@@ -22,17 +22,6 @@ def compose():
     """The file as JSON has it, with its aliases resolved."""
     ran = tool("pyyaml", "-c", f"import json, yaml; print(json.dumps(yaml.safe_load(open({str(DIRECTORY / 'compose.yaml')!r}))))")
     return json.loads(ran.expect().output)
-
-
-def tool(package, *arguments):
-    """Runs Python with a package of PyPI, in an environment of the repository's own, made the first time."""
-    directory = REPOSITORY / ".local/tools" / package.replace("=", "-")
-    python = directory / "bin/python"
-    if not (directory / "complete").exists():
-        run(sys.executable, "-m", "venv", "--clear", directory, seconds=60).expect()
-        run(python, "-m", "pip", "install", "-q", "--disable-pip-version-check", package, seconds=100).expect()
-        (directory / "complete").touch()
-    return run(python, *arguments)
 
 
 def test_the_file_is_by_the_schema():

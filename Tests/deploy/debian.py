@@ -6,12 +6,16 @@ into memory, and the kernel alone is shared. They have no way to Debian's mirror
 in there were downloaded into the root before. All is gone when this process is, whatever ends it.
 """
 
+import atexit
+import concurrent.futures
+import functools
 import os
 import re
 import shlex
 import shutil
 import signal
 import sys
+import tempfile
 from pathlib import Path
 
 from support import REPOSITORY, Failure, at_end, eventually, expect, run, scratch, start, write
@@ -34,13 +38,17 @@ APART = ("unshare", "--mount")
 BOOTSTRAP_SECONDS, DOWNLOAD_SECONDS, BOOT_SECONDS = 240, 120, 60
 
 
+@functools.cache
 def debian_root(dependencies):
     """A directory with a Debian as this machine's, minimal but for systemd, that has downloaded `LATER` and `dependencies` (of a
-    package, as its field has them), and not installed them. KVSERVER_DEBIAN_ROOT names one that is kept, and taken if it is there."""
+    package, as its field has them), and not installed them. It is made once in a run, and nothing writes into it.
+    KVSERVER_DEBIAN_ROOT names a directory in which one is kept, and taken if it is there."""
     for program, package in PROGRAMS.items():
         expect(shutil.which(program), f"{program} is missing: apt-get install {package}")
     kept = os.environ.get("KVSERVER_DEBIAN_ROOT")
-    place = Path(kept) if kept else scratch()
+    place = Path(kept or tempfile.mkdtemp(prefix="kvserver-debian-"))
+    if not kept:
+        atexit.register(shutil.rmtree, place)
     if not (place / "complete").exists():
         expect(not (place / "root").exists(), f"what {place}/root holds is not complete: remove it")
         _bootstrap(place / "root")
@@ -182,3 +190,9 @@ def network_of(machines):
     network = Network(machines)
     at_end(network.release)
     return network
+
+
+def in_parallel(do, things):
+    """Does the same with each at once, and raises the first of the failures."""
+    with concurrent.futures.ThreadPoolExecutor(len(things)) as pool:
+        return list(pool.map(do, things))

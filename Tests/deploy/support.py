@@ -8,6 +8,7 @@ import shutil
 import signal
 import socket
 import subprocess
+import sys
 import tempfile
 import time
 from pathlib import Path
@@ -129,6 +130,17 @@ def daemon():
     path = Path(os.environ.get("KVSERVER_BINARY") or REPOSITORY / ".build/release/KVServer")
     expect(os.access(path, os.X_OK), f"there is no daemon at {path}; build it first: swift build -c release")
     return path.resolve()
+
+
+def tool(package, *arguments):
+    """Runs Python with a package of PyPI, in an environment of the repository's own, made the first time."""
+    directory = REPOSITORY / ".local/tools" / package.replace("=", "-")
+    python = directory / "bin/python"
+    if not (directory / "complete").exists():
+        run(sys.executable, "-m", "venv", "--clear", directory, seconds=60).expect()
+        run(python, "-m", "pip", "install", "-q", "--disable-pip-version-check", package, seconds=100).expect()
+        (directory / "complete").touch()
+    return run(python, *arguments)
 
 
 def need(program):
