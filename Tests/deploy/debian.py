@@ -96,15 +96,18 @@ class Machine:
 
     def __init__(self, name, number, root, network, packages):
         self.name, self.address = name, network.ip(number)
-        self._groups = _new_groups(f"kvserver-test-{os.getpid()}-{name}")
+        groups = _new_groups(f"kvserver-test-{os.getpid()}-{name}")
+        # (The last of its processes may take a moment.)
+        at_end(lambda: eventually(10, f"{name}'s cgroups are empty", groups.remove))
         self._log = open(scratch() / f"{name}.log", "w+b")  # pylint: disable=consider-using-with
         at_end(self._log.close)
         # Its own end is the end of its process 1, and with that of all that runs in there.
         self._process = start(
             "systemd-nspawn", "--quiet", "--directory", root, "--read-only", "--volatile=overlay", "--boot", "--console=pipe", "--register=no", "--keep-unit",
-            "--suppress-sync=yes", "--kill-signal=SIGKILL", "--settings=no", "--link-journal=no", "--resolv-conf=off", "--timezone=off", f"--machine={name}-{os.getpid()}", f"--hostname={name}",
+            "--suppress-sync=yes", "--kill-signal=SIGKILL", "--settings=no", "--link-journal=no", "--resolv-conf=off", "--timezone=off",
+            f"--machine={name}-{os.getpid()}", f"--hostname={name}",
             f"--network-namespace-path={network.namespace(number).path}", f"--bind-ro={REPOSITORY}:{CHECKOUT}", f"--bind-ro={packages}:{PACKAGES}",
-            output=self._log, enter=self._groups.enter, environment={"SYSTEMD_NSPAWN_UNIFIED_HIERARCHY": "1", "SYSTEMD_NSPAWN_LOCK": "0"})
+            output=self._log, enter=groups.enter, environment={"SYSTEMD_NSPAWN_UNIFIED_HIERARCHY": "1", "SYSTEMD_NSPAWN_LOCK": "0"})
         at_end(self._end)
 
     def _end(self):
@@ -115,7 +118,6 @@ class Machine:
         finally:
             self._process.kill()
             self._process.wait()
-            self._groups.remove()
 
     def wait_until_up(self):
         def is_up():
@@ -169,10 +171,15 @@ class _Groups:
             (directory / "cgroup.procs").write_text(str(os.getpid()))
 
     def remove(self):
-        for directory in self._directories:
-            inner = sorted((path for path in directory.rglob("*") if path.is_dir()), key=lambda path: -len(path.parts))
-            for path in [*inner, directory]:
-                path.rmdir()
+        """Whether they are gone, with all those within."""
+        try:
+            for directory in self._directories:
+                inner = sorted((path for path in directory.rglob("*") if path.is_dir()), key=lambda path: -len(path.parts))
+                for path in [*inner, *([directory] if directory.exists() else [])]:
+                    path.rmdir()
+        except OSError:
+            return False
+        return True
 
 
 def _new_groups(name):
