@@ -132,7 +132,7 @@ def test_the_scenarios_and_an_upgrade_under_load():
         raise
 
 
-test_the_scenarios_and_an_upgrade_under_load.limit_seconds = 480
+test_the_scenarios_and_an_upgrade_under_load.limit_seconds = 600
 
 
 def upgrade_under_load(machines):

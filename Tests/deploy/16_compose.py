@@ -204,4 +204,4 @@ def test_what_the_dockerfile_makes_serves():
         "curl --silent --fail 'http://127.0.0.1:8404/;csv' | grep -c '^nodes,n.*,UP,'").output.strip() == "4")
 
 
-test_what_the_dockerfile_makes_serves.limit_seconds = 400
+test_what_the_dockerfile_makes_serves.limit_seconds = 500

@@ -252,7 +252,7 @@ def first_boot(pair):
         expect(not any(parameter["Value"] in ran.output for parameter in Parameters.kept.values()), f"{machine.name} prints a token")
 
 
-test_the_first_boot.limit_seconds = 400
+test_the_first_boot.limit_seconds = 500
 
 
 def test_cloud_init_knows_each_word():
