@@ -22,7 +22,7 @@ from support import REPOSITORY, Failure, at_end, eventually, expect, run, scratc
 
 sys.path[:0] = [str(REPOSITORY / "Tests/end_to_end"), str(REPOSITORY / "Tests/faults")]
 
-from harness.processes import children_of  # noqa: E402
+from harness.processes import children_of, kill  # noqa: E402
 from nemesis.network import Network  # noqa: E402
 
 #: What this machine needs for that, and the package of each.
@@ -101,18 +101,23 @@ class Machine:
         at_end(lambda: eventually(10, f"{name}'s cgroups are empty", groups.remove))
         self._log = open(scratch() / f"{name}.log", "w+b")  # pylint: disable=consider-using-with
         at_end(self._log.close)
-        # Its own end is the end of its process 1, and with that of all that runs in there.
+
+        def enter():
+            groups.enter()
+            network.entrance(number)()
+        # The outermost is killed with this process, takes along what it has forked, and that, process 1 of a namespace, all the rest.
         self._process = start(
-            "systemd-nspawn", "--quiet", "--directory", root, "--read-only", "--volatile=overlay", "--boot", "--console=pipe", "--register=no", "--keep-unit",
+            "unshare", "--pid", "--fork", "--kill-child", "--mount-proc", "systemd-nspawn", "--quiet", "--directory", root, "--read-only", "--volatile=overlay", "--boot", "--console=pipe", "--register=no", "--keep-unit",
             "--suppress-sync=yes", "--kill-signal=SIGKILL", "--settings=no", "--link-journal=no", "--resolv-conf=off", "--timezone=off",
             f"--machine={name}-{os.getpid()}", f"--hostname={name}",
-            f"--network-namespace-path={network.namespace(number).path}", f"--bind-ro={REPOSITORY}:{CHECKOUT}", f"--bind-ro={packages}:{PACKAGES}",
-            output=self._log, enter=groups.enter, environment={"SYSTEMD_NSPAWN_UNIFIED_HIERARCHY": "1", "SYSTEMD_NSPAWN_LOCK": "0"})
+            "--network-namespace-path=/proc/self/ns/net", f"--bind-ro={REPOSITORY}:{CHECKOUT}", f"--bind-ro={packages}:{PACKAGES}",
+            output=self._log, enter=enter, environment={"SYSTEMD_NSPAWN_UNIFIED_HIERARCHY": "1", "SYSTEMD_NSPAWN_LOCK": "0"})
         at_end(self._end)
 
     def _end(self):
         """By its own way, on which it takes along what it has laid out."""
-        self._process.send_signal(signal.SIGTERM)
+        for nspawn in children_of(self._process.pid):
+            kill(nspawn, signal.SIGTERM)
         try:
             self._process.wait(10)
         finally:
@@ -134,8 +139,8 @@ class Machine:
 
     def _leader(self):
         """The pid, outside, of its process 1."""
-        children = children_of(self._process.pid)
-        return children[0] if children else None
+        found = [leader for nspawn in children_of(self._process.pid) for leader in children_of(nspawn)]
+        return found[0] if found else None
 
     def run(self, *arguments, seconds=60):
         """Runs a command in there, as root does, and returns what it says."""
