@@ -33,7 +33,7 @@ END
 }
 
 # How long each may take, in seconds. They end long before, unless something hangs.
-BUILD_LIMIT=3600 SWIFT_LIMIT=900 DEPLOY_LIMIT=600 END_TO_END_LIMIT=1800 FAULTS_LIMIT=900
+BUILD_LIMIT=3600 SWIFT_LIMIT=900 DEPLOY_LIMIT=1500 END_TO_END_LIMIT=1800 FAULTS_LIMIT=900
 
 passed=0 failed=0 running='' chosen=' ' seed=''
 while [ $# -gt 0 ]; do
@@ -134,7 +134,7 @@ install_missing() {
     local missing=() pair
     for pair in memcached:memcached haproxy:haproxy curl:curl python3:python3 ss:iproute2 nft:nftables ps:procps \
         pkg-config:pkg-config shellcheck:shellcheck etcd:etcd-server fiu-run:fiu-utils promtool:prometheus \
-        memccapable:libmemcached-tools chromium:chromium; do
+        memccapable:libmemcached-tools chromium:chromium debootstrap:debootstrap systemd-nspawn:systemd-container; do
         command -v "${pair%%:*}" >/dev/null || missing+=("${pair#*:}")
     done
     # (What lets a test install a tool of PyPI in an environment of its own.)

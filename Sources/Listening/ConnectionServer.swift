@@ -35,7 +35,7 @@ package final class ConnectionServer: Sendable {
                     try channel.pipeline.syncOperations.addHandler(AcceptCap(room.value))
                 }
             }
-            .childChannelOption(.socketOption(.tcp_nodelay), value: 1)
+            .childChannelOption(.tcpOption(.tcp_nodelay), value: 1)
             .childChannelOption(
                 ChannelOptions.Types.SocketOption(level: .tcp, name: unsentLowWater), value: unsentBytes
             )

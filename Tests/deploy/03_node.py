@@ -5,7 +5,7 @@ import json
 import os
 import shutil
 
-from support import SETUP, Skipped, daemon, expect, need, run, scratch, stand_in, write
+from support import SETUP, Skipped, daemon, eventually, expect, free_network, need, run, scratch, stand_in, start, write
 
 ADDRESS = "10.0.0.5:5000"
 
@@ -236,3 +236,20 @@ def test_the_daemon_takes_what_systemd_hands_it():
     settings = write(scratch() / "kvserver.json", json.dumps({**configuration(root), "stateDirectory": str(scratch())}))
     run(daemon(), "--config", settings, "--check", environment={"CREDENTIALS_DIRECTORY": str(credentials)}).expect(says="can be right")
     run(daemon(), "--config", settings, "--check", environment={"CREDENTIALS_DIRECTORY": ""}).expect(78, says="beyond loopback")
+
+
+def test_a_daemon_that_is_not_roots_serves():
+    """As the unit's is not: what root alone may do with a socket would close each connection."""
+    place, network = scratch(), free_network()
+    place.chmod(0o755)
+    program, state = shutil.copy(daemon(), place), place / "state"
+    state.mkdir()
+    words = [program, "--node", f"{network}.11:5000", "--workers", 1, "--memcached", place / "memcached.sock", "--state-directory", state]
+    if os.geteuid() == 0:
+        shutil.chown(state, "nobody", "nogroup")
+        words = ["setpriv", "--reuid", "nobody", "--regid", "nogroup", "--clear-groups", *words]
+    with open(place / "log", "w+b") as log:
+        process = start(*words, output=log)
+        eventually(10, "it answers", lambda: run("curl", "--silent", "--fail", f"http://{network}.11:5000/health/live").status == 0)
+    process.terminate()
+    expect(process.wait(20) == 0, f"it ended with {process.returncode}")

@@ -51,6 +51,11 @@ def test_kvctl_comes_with_its_unit():
     package = scratch()
     environment = {"KVSERVER_BINARY": str(stand_in()), "KVCTL_BINARY": str(kvctl)}
     run("deploy/package.sh", "--output", package, "--version", "1", environment=environment).expect()
+    damaged = write(scratch() / "damaged.deb", "not what it was")
+    write(damaged.with_name("damaged.deb.sha256"), next(package.glob("*.sha256")).read_text())
+    root = scratch()
+    install(root, *nodes, "--deb", damaged, status=1, says="is damaged")
+    expect(not (root / "usr/bin/kvctl").exists(), "it was installed all the same")
     for options, environment in (((), {"KVCTL_BINARY": str(kvctl)}), (("--deb", next(package.glob("*.deb"))), {})):
         root = scratch()
         run(SETUP, "balancer", "--root", root, *nodes, *options, environment=environment, directory="/").expect(

@@ -11,6 +11,7 @@ import argparse
 import asyncio
 import collections
 import json
+import os
 import sys
 import time
 
@@ -59,7 +60,7 @@ class Client:
 
     async def run(self, end):
         turn = 0
-        while time.monotonic() < end:
+        while time.monotonic() < end and not (self.options.until and os.path.exists(self.options.until)):
             key = f"{self.name}-{turn % 50}"
             if turn % self.options.every == 0 or key not in self.possible:
                 await self.post(key, f"{key}-{turn}")
@@ -110,6 +111,7 @@ async def main():
     parser = argparse.ArgumentParser(description=__doc__.split("\n\n", maxsplit=1)[0])
     parser.add_argument("address", help="ip:port of the balancer or of a node")
     parser.add_argument("--seconds", type=float, default=5)
+    parser.add_argument("--until", metavar="FILE", help="end before that, once there is such a file")
     parser.add_argument("--connections", type=int, default=32)
     parser.add_argument("--every", type=int, default=5, help="each so-manieth request is a POST (5)")
     parser.add_argument("--pause", type=float, default=0, help="seconds between a client's requests (0)")

@@ -24,7 +24,7 @@ sys.dont_write_bytecode = True
 
 from support import Failure, Skipped, clean_up  # noqa: E402
 
-#: How long a test may take.
+#: How long a test may take; its `limit_seconds` says otherwise.
 LIMIT_SECONDS = 120
 
 
@@ -44,7 +44,6 @@ def main():
         return 0
     for number in (signal.SIGTERM, signal.SIGHUP):
         signal.signal(number, lambda *_: sys.exit(1))
-    signal.signal(signal.SIGALRM, out_of_time)
     outcomes = [run_test(name, test) for name, test in tests]
     if outcomes.count("skipped"):
         print(f"{outcomes.count('skipped')} skipped")
@@ -67,8 +66,10 @@ def run_test(name, test):
     """Runs one test, prints its line, and says how it went."""
     began = time.monotonic()
     outcome, remark = "ok", ""
+    limit = getattr(test, "limit_seconds", LIMIT_SECONDS)
+    signal.signal(signal.SIGALRM, lambda *_: raise_out_of_time(limit))
     try:
-        signal.alarm(LIMIT_SECONDS)
+        signal.alarm(limit)
         test()
     except Skipped as reason:
         outcome, remark = "skipped", str(reason)
@@ -92,8 +93,8 @@ def run_test(name, test):
     return outcome
 
 
-def out_of_time(*_):
-    raise OutOfTime(f"took longer than {LIMIT_SECONDS} s")
+def raise_out_of_time(limit):
+    raise OutOfTime(f"took longer than {limit} s")
 
 
 if __name__ == "__main__":

@@ -8,6 +8,7 @@ import shutil
 import signal
 import socket
 import subprocess
+import sys
 import tempfile
 import time
 from pathlib import Path
@@ -86,11 +87,15 @@ def run(*arguments, environment=None, directory=REPOSITORY, seconds=60):
         return Ran(arguments, status, output.read().decode(errors="replace"))
 
 
-def start(*arguments, output=subprocess.DEVNULL):
-    """Starts a process that is killed when the test is over, or when this process dies."""
+def start(*arguments, output=subprocess.DEVNULL, environment=None, enter=None):
+    """Starts a process that is killed when the test is over, or when this process dies. `enter` is called in it first."""
+    def prepare():
+        ctypes.CDLL(None).prctl(1, signal.SIGKILL)
+        if enter:
+            enter()
     process = subprocess.Popen([str(argument) for argument in arguments], stdin=subprocess.DEVNULL,
-                               stdout=output, stderr=output, start_new_session=True,
-                               preexec_fn=lambda: ctypes.CDLL(None).prctl(1, signal.SIGKILL))
+                               stdout=output, stderr=output, env=os.environ | (environment or {}), start_new_session=True,
+                               preexec_fn=prepare)
 
     def end():
         process.kill()
@@ -125,6 +130,17 @@ def daemon():
     path = Path(os.environ.get("KVSERVER_BINARY") or REPOSITORY / ".build/release/KVServer")
     expect(os.access(path, os.X_OK), f"there is no daemon at {path}; build it first: swift build -c release")
     return path.resolve()
+
+
+def tool(package, *arguments):
+    """Runs Python with a package of PyPI, in an environment of the repository's own, made the first time."""
+    directory = REPOSITORY / ".local/tools" / package.replace("=", "-")
+    python = directory / "bin/python"
+    if not (directory / "complete").exists():
+        run(sys.executable, "-m", "venv", "--clear", directory, seconds=60).expect()
+        run(python, "-m", "pip", "install", "-q", "--disable-pip-version-check", package, seconds=100).expect()
+        (directory / "complete").touch()
+    return run(python, *arguments)
 
 
 def need(program):

@@ -14,9 +14,10 @@ that there are by then: HAProxy takes up the new ones without dropping a request
   --node IP:PORT         a node; once for each. Standbys belong here, too: they answer any request
   --bind IP:PORT         where clients come in (0.0.0.0:5000)
   --statistics IP:PORT   where the statistics are shown, to whoever can reach that (127.0.0.1:8404)
-  --connections N        the most connections of clients, 100 to 500000 (20000, or what fits half of the memory)
+  --connections N        the most connections of clients, 100 to 500000 (20000, or as many as memory and descriptors allow)
   --deb FILE             take kvctl from this package of the daemon: it tells HAProxy who holds which keys, and of nodes
-                         that come and go (KVCTL_BINARY, or what is installed). Without it nodes are asked in turn
+                         that come and go (KVCTL_BINARY, or what is installed). Without it nodes are asked in turn. If
+                         FILE.sha256 is beside it, it has to match
   --data-token FILE      the nodes' data token, where they have one, for kvctl
   --root DIR             install into DIR and leave the machine itself alone; nothing is started. Needs no root
 END
@@ -87,9 +88,15 @@ node_balancer() {
     stats socket unix@/run/haproxy/admin.sock user root group haproxy mode 660 level admin" "$servers" "$map"
 }
 
-# A connection may take two buffers of 16 KiB here, and as much in the kernel.
+# A connection may take two buffers of 16 KiB here, and as much in the kernel; and two descriptors, of which even root may
+# have no more than it is let, as in many a container.
 fitting_connections() {
-    awk '$1 == "MemTotal:" { most = int($2 / 2 / 64); print (most < 20000 ? most : 20000) }' /proc/meminfo
+    awk -v descriptors="$(ulimit -H -n)" '$1 == "MemTotal:" {
+        most = int($2 / 2 / 64)
+        if (most > 20000) most = 20000
+        if (descriptors != "unlimited" && most > int((descriptors - 100) / 2)) most = int((descriptors - 100) / 2)
+        print most
+    }' /proc/meminfo
 }
 
 # Writes the configuration if it is another one than there is. Sets `changed` then.
@@ -126,6 +133,7 @@ install_sync() {
     sync=''
     mkdir -p "${control%/*}" "${unit%/*}" "$root/etc/kvserver"
     if [ -n "$deb" ]; then
+        verify_package "$deb"
         dpkg-deb --fsys-tarfile "$deb" | tar -xO ./usr/bin/kvctl >"$control.new" || die "there is no kvctl in $deb"
         chmod 755 "$control.new"
         mv "$control.new" "$control"

@@ -130,6 +130,18 @@ install_packages() {
     ' sh "$@" || die "apt-get could not install: $*"
 }
 
+# verify_package FILE: dies if it is not what FILE.sha256, where there is one, says.
+verify_package() {
+    local deb=$1 wanted
+    if [ ! -e "$deb.sha256" ]; then
+        say "There is no $deb.sha256 to verify the package with."
+        return
+    fi
+    read -r wanted _ <"$deb.sha256" || die "$deb.sha256 is empty"
+    [ "$(sha256sum <"$deb" | cut -d ' ' -f 1)" = "$wanted" ] || die "$deb is damaged: its checksum is not that of $deb.sha256"
+    say "$deb matches $deb.sha256."
+}
+
 # render_balancer CLIENTS STATISTICS MACHINE SERVERS MAP: haproxy.cfg with these addresses to bind, these lines in
 # `global`, these `server` lines, and this file as the map of slots, on standard output.
 render_balancer() {

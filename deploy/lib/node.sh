@@ -127,7 +127,7 @@ check_machine() {
 find_package() {
     local found=()
     if [ -n "$deb" ]; then
-        verify_package
+        verify_package "$deb"
     elif [ -n "${KVSERVER_BINARY:-}" ]; then
         make_package
     elif as_invoker sh -c 'command -v swift' >/dev/null 2>&1; then
@@ -140,24 +140,13 @@ find_package() {
         [ ${#found[@]} = 1 ] || die "there is no Swift toolchain here, and ${#found[@]} packages in $HERE." \
             "Make one on a machine that has one with deploy/package.sh, bring it here, and name it: --deb FILE"
         deb=${found[0]}
-        verify_package
+        verify_package "$deb"
     fi
     deb=$(realpath "$deb")
     [ "$(dpkg-deb --field "$deb" Package 2>/dev/null)" = kvserver ] || die "$deb is no package of the daemon"
     local architecture
     architecture=$(dpkg-deb --field "$deb" Architecture)
     [ "$architecture" = "$(dpkg --print-architecture)" ] || die "$deb is for $architecture, and this machine is not"
-}
-
-verify_package() {
-    local wanted
-    if [ ! -e "$deb.sha256" ]; then
-        say "There is no $deb.sha256 to verify the package with."
-        return
-    fi
-    read -r wanted _ <"$deb.sha256" || die "$deb.sha256 is empty"
-    [ "$(sha256sum <"$deb" | cut -d ' ' -f 1)" = "$wanted" ] || die "$deb is damaged: its checksum is not that of $deb.sha256"
-    say "$deb matches $deb.sha256."
 }
 
 # as_invoker COMMAND...: as the user who called sudo, in a login shell, for sudo's own PATH has no Swift toolchain; and
@@ -357,7 +346,7 @@ start_node() {
     at=${at/#0.0.0.0:/127.0.0.1:}
     within 30 http "http://$at/health/live" || node_failed "the node does not answer at $at" kvserver.service
     say "The node $node runs: systemctl status kvserver, journalctl -u kvserver."
-    if http "http://$at/hash_ring" >/dev/null 2>&1; then
+    if http "http://$at/hash_ring" 2>/dev/null | grep -qE '"epoch":[1-9]'; then
         say "It has a ring: curl http://$at/hash_ring"
         return
     fi

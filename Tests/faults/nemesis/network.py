@@ -93,6 +93,9 @@ class Network:
     def entrance(self, number):
         return self._namespaces[number].enter
 
+    def namespace(self, number):
+        return self._namespaces[number]
+
     def release(self):
         """Back to where the main thread came from; what is left unused is taken down by the kernel."""
         if self._home is None:
