@@ -50,10 +50,13 @@ package final class PeerConnection {
         guard door.allowed.contains(node) else {
             return completion(.failure(Failure(wasSent: false, reason: "\(node) is not where nodes may be (peers)")))
         }
+        guard let entrance = door.entrance(of: node) else {
+            return completion(.failure(Failure(wasSent: false, reason: "\(node) has no port for its peers")))
+        }
         let deadline = NIODeadline.now() + timeout
         let address: SocketAddress
         do {
-            address = try SocketAddress(ipAddress: node.host, port: Int(node.port))
+            address = try SocketAddress(ipAddress: entrance.host, port: Int(entrance.port))
         } catch {
             return completion(.failure(Failure(wasSent: false, reason: "\(error)")))
         }

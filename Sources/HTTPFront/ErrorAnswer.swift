@@ -84,6 +84,13 @@ package enum ErrorAnswer {
         refusal(.forbidden, "\(node) is not where nodes may be; peers in the configuration says where that is.")
     }
 
+    package static func noPeerPort(_ node: NodeID, _ offset: Int) -> Answer {
+        refusal(
+            .badRequest,
+            "\(node) leaves no port for its peers, who call it \(offset) above that (peerPortOffset): ports end at 65535."
+        )
+    }
+
     // MARK: Keys and values
 
     package static let noKey = refusal(.badRequest, "The request needs a key: key=…, percent-encoded and not empty.")

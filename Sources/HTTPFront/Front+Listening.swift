@@ -5,12 +5,13 @@ package import NIOCore
 
 extension Front {
     /// Starts to accept clients on a descriptor that listens already, and serves them on the front's event loop.
+    /// - Parameter side: who connects there.
     package static func listen(
-        _ front: NIOLoopBound<Front>, listener: NIOBSDSocket.Handle
+        _ front: NIOLoopBound<Front>, listener: NIOBSDSocket.Handle, for side: ListeningSide
     ) async throws -> ConnectionServer {
         let room = try await front.eventLoop.submit { NIOLoopBound(front.value.room, eventLoop: front.eventLoop) }.get()
         return try await ConnectionServer.start(listener: listener, room: room) { channel in
-            try HTTPFrontHandler.addHandlers(to: channel, front.value)
+            try HTTPFrontHandler.addHandlers(to: channel, front.value, at: side)
         }
     }
 }

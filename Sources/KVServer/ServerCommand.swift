@@ -46,6 +46,12 @@ struct ServerCommand: ParsableCommand {
             "Also speak memcached's protocol, at this port of the same address (it does not).", valueName: "number"))
     var memcachedPort: String?
 
+    @Option(
+        help: ArgumentHelp(
+            "How far above each node's port its peers call it, at a port of their own; the same on every node (0: one port for all).",
+            valueName: "number"))
+    var peerPortOffset: String?
+
     @Option(help: ArgumentHelp("Worker processes (one a core).", valueName: "number"))
     var workers: String?
 
@@ -210,6 +216,7 @@ struct ServerCommand: ParsableCommand {
         values[.node] = node
         values[.listen] = listen
         values[.memcachedPort] = memcachedPort
+        values[.peerPortOffset] = peerPortOffset
         values[.workers] = workers
         values[.memcached] = memcached
         values[.stateDirectory] = stateDirectory

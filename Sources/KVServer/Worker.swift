@@ -88,7 +88,14 @@ struct Worker: Sendable {
                     try? await Task.sleep(for: Worker.tellInterval)
                 }
             }
-            var servers = [try await Front.listen(parts.front, listener: lifeline.listener)]
+            let peerListener = lifeline.peerListener
+            var servers = [
+                try await Front.listen(
+                    parts.front, listener: lifeline.listener, for: peerListener == nil ? .everybody : .clients)
+            ]
+            if let peerListener {
+                servers.append(try await Front.listen(parts.front, listener: peerListener, for: .peers))
+            }
             if let front = parts.commandFront, let listener = lifeline.memcachedListener {
                 servers.append(try await CommandFront.listen(front, listener: listener))
             }

@@ -63,7 +63,7 @@ struct WorkerParts: Sendable {
             PeerDoor(
                 node: node, secrets: tokens.peer,
                 allowed: configuration.peers.flatMap { PeerAllowList($0) } ?? .usual,
-                isInsecure: configuration.insecure))
+                isInsecure: configuration.insecure, portOffset: configuration.peerPortOffset))
         let clock = WorkerClock(
             writer: .random(in: 1 ... .max), offsetMilliseconds: configuration.clockOffsetMilliseconds)
         let failpoints = Failpoints(

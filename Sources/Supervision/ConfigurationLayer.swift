@@ -9,7 +9,7 @@ package enum Setting: String, Sendable, CaseIterable {
     case consistency, readQuorum, writeQuorum, requestDeadlineMilliseconds, drainSeconds
     case corsOrigins
     case dataTokenFile, adminTokenFile, peerTokenFile, peers, insecure
-    case etcd, etcdPrefix, memcachedPort
+    case etcd, etcdPrefix, memcachedPort, peerPortOffset
     case logLevel, logFormat, slowRequestMilliseconds, traceSpans
     case allowFailpoints, failpointsFile, clockOffsetMilliseconds
 

@@ -30,6 +30,8 @@ package struct Lifeline: Sendable {
     package var listener: Int32 { WorkerProcess.Inherited.listener }
     /// Where clients connect to who speak memcached's protocol; nil: nowhere.
     package let memcachedListener: Int32?
+    /// Where other nodes connect to; nil: where clients do.
+    package let peerListener: Int32?
     /// What the processes of this host count in; memory of this process alone where the supervisor gave none.
     package let cells: CellMemory
 
@@ -52,6 +54,8 @@ package struct Lifeline: Sendable {
         // (No descriptor has been opened yet: where nothing was given, nothing is there.)
         let memcachedListener = WorkerProcess.Inherited.memcachedListener
         self.memcachedListener = isInherited(memcachedListener) ? memcachedListener : nil
+        let peerListener = WorkerProcess.Inherited.peerListener
+        self.peerListener = isInherited(peerListener) ? peerListener : nil
         let file = WorkerProcess.Inherited.cells
         let slots = SupervisorStateMachine.slots
         if fcntl(file, F_SETFD, FD_CLOEXEC) == 0, let shared = CellMemory(file: file, workerSlots: slots) {

@@ -18,6 +18,9 @@ package struct ServerConfiguration: Sendable, Hashable, Codable {
     package let listen: NodeID
     /// Where clients connect to who speak memcached's protocol, at `listen`'s address; nil: nowhere.
     package let memcachedPort: Int?
+    /// How far above a node's port its peers call it, at a port of their own; 0: they call it where clients do. The same
+    /// on every node.
+    package let peerPortOffset: Int
     package let workers: Int
     /// A unix socket's path, or `host:port`.
     package let memcached: String
@@ -80,6 +83,14 @@ package struct ServerConfiguration: Sendable, Hashable, Codable {
         self.memcachedPort = try found.number(.memcachedPort, in: 1...65_535)
         if let memcachedPort, memcachedPort == Int(listen.port) {
             throw ConfigurationError("memcachedPort is the port of HTTP: \(memcachedPort)")
+        }
+        self.peerPortOffset = try found.number(.peerPortOffset, in: 0...65_534) ?? 0
+        for name in [node, listen] where name.shifted(by: peerPortOffset) == nil {
+            throw ConfigurationError(
+                "peerPortOffset is \(peerPortOffset), and ports end at 65535: the peers of \(name) could not call it")
+        }
+        if let memcachedPort, peerPortOffset > 0, memcachedPort == Int(listen.port) + peerPortOffset {
+            throw ConfigurationError("memcachedPort is the peers' port: \(memcachedPort)")
         }
         self.workers =
             try found.number(.workers, in: 1...ServerConfiguration.workerLimit)
@@ -174,6 +185,9 @@ package struct ServerConfiguration: Sendable, Hashable, Codable {
     var memcachedListen: NodeID? {
         memcachedPort.flatMap { NodeID(listen.host.contains(":") ? "[\(listen.host)]:\($0)" : "\(listen.host):\($0)") }
     }
+
+    /// Where the workers accept other nodes; nil: where they accept clients.
+    var peerListen: NodeID? { peerPortOffset > 0 ? listen.shifted(by: peerPortOffset) : nil }
 
     private static func isPrefix(_ text: String) -> Bool {
         guard text.hasPrefix("/"), !text.hasSuffix("/"), text.utf8.count <= 128 else { return false }

@@ -43,6 +43,8 @@ package struct Supervisor: ~Copyable {
     private var listener: ListeningSocket?
     /// For clients that speak memcached's protocol, where there are to be any.
     private var memcachedListener: ListeningSocket?
+    /// For other nodes, where they have a port of their own.
+    private var peerListener: ListeningSocket?
     private var machine: SupervisorStateMachine
     private var workers = WorkerTable()
     /// Slots of workers that were told to leave, or killed.
@@ -72,6 +74,7 @@ package struct Supervisor: ~Copyable {
         if let address = configuration.memcachedListen {
             self.memcachedListener = try Supervisor.bind(address, logger)
         }
+        if let address = configuration.peerListen { self.peerListener = try Supervisor.bind(address, logger) }
         self.machine = SupervisorStateMachine(
             workers: configuration.workers, drainMilliseconds: Int64(configuration.drainSeconds) * 1000,
             now: MonotonicClock.milliseconds())
@@ -102,6 +105,7 @@ package struct Supervisor: ~Copyable {
             "supervising",
             metadata: [
                 "node": "\(configuration.node)", "listen": "\(configuration.listen)",
+                "peers": "\(configuration.peerListen ?? configuration.listen)",
                 "workers": "\(configuration.workers)", "memcached": "\(configuration.memcached)",
                 "pid": "\(getpid())",
             ])
@@ -153,14 +157,16 @@ package struct Supervisor: ~Copyable {
         }
         // Workers that differ in these must not serve side by side.
         guard
-            (next.node, next.listen, next.memcachedPort, next.memcached, next.stateDirectory)
+            (
+                next.node, next.listen, next.memcachedPort, next.peerPortOffset, next.memcached, next.stateDirectory
+            )
                 == (
-                    configuration.node, configuration.listen, configuration.memcachedPort, configuration.memcached,
-                    configuration.stateDirectory
+                    configuration.node, configuration.listen, configuration.memcachedPort, configuration.peerPortOffset,
+                    configuration.memcached, configuration.stateDirectory
                 )
         else {
             logger.error(
-                "the configuration stays as it was: node, listen, memcachedPort, memcached and stateDirectory need a restart to change"
+                "the configuration stays as it was: node, listen, memcachedPort, peerPortOffset, memcached and stateDirectory need a restart to change"
             )
             return
         }
@@ -196,6 +202,7 @@ package struct Supervisor: ~Copyable {
             case .closeListener:
                 listener = nil
                 memcachedListener = nil
+                peerListener = nil
             case .notify(let state): notifier.send(state)
             case .report(let report): log(report)
             case .finish: isFinished = true
@@ -216,7 +223,8 @@ package struct Supervisor: ~Copyable {
             let process = try WorkerProcess(
                 program: invocation.program,
                 arguments: ["worker", "--slot", "\(slot)"] + invocation.arguments, environment: environment,
-                listener: descriptor, memcachedListener: memcachedListener?.descriptor, cells: cells?.descriptor,
+                listener: descriptor, memcachedListener: memcachedListener?.descriptor,
+                peerListener: peerListener?.descriptor, cells: cells?.descriptor,
                 tokens: tokens.descriptor)
             metrics.starts.increment()
             sentAway.remove(slot)

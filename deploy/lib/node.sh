@@ -16,6 +16,9 @@ package or checkout it replaces the daemon. memcached stays up meanwhile, and wi
 
   --address IP:PORT   by which the other nodes and the balancer reach this node (needed the first time)
   --listen IP:PORT    the address to bind, where that is another one, as on a machine behind NAT: 0.0.0.0:5000
+  --peer-port-offset N
+                      the other nodes call this one at a port so much higher, which serves nothing else; 0 for one port
+                      for them and for clients. The same on every node (the first time: 10000)
   --memory MIB        memory for the pairs, from 64 up (the first time: two fifths of the machine's)
   --warm-restart yes|no
                       whether the pairs lie in /dev/shm, so that they outlast a planned restart of memcached (yes); no is
@@ -32,8 +35,9 @@ package or checkout it replaces the daemon. memcached stays up meanwhile, and wi
 The daemon comes from --deb; else from KVSERVER_BINARY; else it is built here, if there is a Swift toolchain; else from
 the kvserver_*.deb in the checkout. Make a package on a bigger machine with deploy/package.sh: building takes 4 GiB.
 
-No firewall is touched. The balancer and the other nodes have to reach IP:PORT, and nobody else should: there is no TLS
-yet, and without a data token whoever reaches a node may read and write. memcached listens on a unix socket only.
+No firewall is touched. The balancer has to reach IP:PORT, and the other nodes the same address at PORT + 10000 (see
+--peer-port-offset); nobody else should: without a data token whoever reaches a node may read and write. memcached listens
+on a unix socket only.
 
 Environment: KVSERVER_BINARY=/path/to/KVServer   installs that instead of building, with the kvctl beside it
              KVCTL_BINARY=/path/to/kvctl         or this one
@@ -41,11 +45,12 @@ USAGE
 }
 
 setup_node() {
-    local address='' listen='' memory='' workers='' warm='' deb='' root='' tokens='' data_token='' insecure=''
+    local address='' listen='' memory='' workers='' warm='' deb='' root='' tokens='' data_token='' insecure='' offset=''
     while [ $# -gt 0 ]; do
         case $1 in
         --address) needs_value "$@" && address=$2 && shift 2 ;;
         --listen) needs_value "$@" && listen=$2 && shift 2 ;;
+        --peer-port-offset) needs_value "$@" && offset=$2 && shift 2 ;;
         --memory) needs_value "$@" && memory=$2 && shift 2 ;;
         --workers) needs_value "$@" && workers=$2 && shift 2 ;;
         --warm-restart) needs_value "$@" && warm=$2 && shift 2 ;;
@@ -85,6 +90,7 @@ check_node_options() {
     [ -z "$address" ] || is_endpoint "$address" || misused "--address takes ip:port, with an IPv4 address: $address"
     [[ $address != 0.0.0.0:* ]] || misused "--address is how others reach this node; 0.0.0.0 goes to --listen"
     [ -z "$listen" ] || is_endpoint "$listen" || misused "--listen takes ip:port, with an IPv4 address: $listen"
+    check_peer_port
     [ -z "$memory" ] || is_number "$memory" 64 1000000 || misused "--memory takes MiB from 64 up: $memory"
     [ -z "$workers" ] || is_number "$workers" 0 256 || misused "--workers takes 0 to 256: $workers"
     [[ ${warm:-yes} =~ ^(yes|no)$ ]] || misused "--warm-restart takes yes or no: $warm"
@@ -97,6 +103,17 @@ check_node_options() {
         fi
     fi
     [ -z "$insecure" ] || [ -z "$tokens$data_token" ] || misused "--insecure makes no tokens"
+}
+
+# The peers' port has to be one, wherever this node is known or listens. Sets `offset` for a first configuration.
+check_peer_port() {
+    [ -z "$offset" ] || is_number "$offset" 0 65534 || misused "--peer-port-offset takes 0 to 65534: $offset"
+    [ -n "$offset" ] || [ -e "$configuration" ] || offset=10000
+    local place
+    for place in ${address:+"$address"} ${listen:+"$listen"}; do
+        [ $((${place##*:} + ${offset:-0})) -le 65535 ] ||
+            misused "ports end at 65535, so nobody could call $place $offset above it: --peer-port-offset"
+    done
 }
 
 # What would make the services fail, told before anything is installed.
@@ -236,6 +253,7 @@ write_configuration() {
 END
         changed=yes
     fi
+    [ -z "$offset" ] || set_json peerPortOffset "$offset"
     [ -z "$listen" ] || set_json listen "\"$listen\""
     case $workers in
     '') ;;
