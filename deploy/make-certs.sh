@@ -22,8 +22,7 @@ One certificate of a node serves for its clients and among the nodes. Nothing th
   --renew           new certificates, with new keys, in the place of those that are there; the authority stays
   --help
 
-New certificates are taken up by `systemctl restart kvserver` (what systemd hands over is read at a start), or, where the
-configuration names files, by SIGHUP, node by node; no request is lost by either.
+A node takes new certificates up when it is reloaded (SIGHUP), and no request is lost by that; docs/security.md says more.
 END
 }
 

@@ -6,6 +6,7 @@ package import NIOCore
 private import NIOHTTP1
 private import NIOPosix
 private import RequestTracing
+package import TransportSecurity
 
 /// One connection to another node, one request at a time, kept alive in between. Belongs to one event loop.
 package final class PeerConnection {
@@ -42,8 +43,10 @@ package final class PeerConnection {
 
     /// Connects on the given loop; must be called on it. Where nodes have a secret, nothing is sent before the other
     /// side has proved that it knows it.
+    /// - Parameter tls: by which each side has to know the other besides, before the handshake; nil: plain text.
     package static func connect(
-        to node: NodeID, by door: PeerDoor, on loop: any EventLoop, timeout: TimeAmount, bodyLimit: Int,
+        to node: NodeID, by door: PeerDoor, over tls: PeerTLS?, on loop: any EventLoop, timeout: TimeAmount,
+        bodyLimit: Int,
         completion: @escaping (Result<PeerConnection, Failure>) -> Void
     ) {
         // (Also one that another node has told of.)
@@ -67,6 +70,7 @@ package final class PeerConnection {
             .channelOption(.socketOption(.tcp_nodelay), value: 1)
             .channelInitializer { channel in
                 channel.eventLoop.makeCompletedFuture {
+                    try tls?.addCallerHandler(to: channel)
                     let pipeline = channel.pipeline.syncOperations
                     try pipeline.addHandler(HTTPRequestEncoder())
                     try pipeline.addHandler(

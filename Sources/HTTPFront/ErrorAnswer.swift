@@ -77,6 +77,8 @@ package enum ErrorAnswer {
     package static let unprovenPeer = refusal(
         .unauthorized, "The other end of this connection has not proved that it is a node of this cluster."
     ).closing
+    package static let uncertifiedPeer = refusal(
+        .unauthorized, "Your certificate is not for the address at which you say you are.")
     package static let noSecret = refusal(.notFound, "This node has no peer token to prove anything by.")
     package static let noHello = refusal(
         .badRequest, "This is no hello, or one to another node, or not the connection's first.")

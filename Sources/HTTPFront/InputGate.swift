@@ -23,7 +23,8 @@ final class InputGate: ChannelDuplexHandler {
     private var wantsRead = false
     /// Whether all that the decoder was given has ended with a request's end.
     private var isDecoderIdle = true
-    /// Whether what comes next may be one that `FastPath` knows: where the decoder is idle, but for the peers' own port.
+    /// Whether what comes next may be one that `FastPath` knows: where the decoder is idle, but for the peers' own
+    /// port.
     private var mayBeShort: Bool
 
     init(_ front: HTTPFrontHandler) {

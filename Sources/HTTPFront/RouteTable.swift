@@ -78,15 +78,10 @@ package enum ListeningSide: Hashable, Sendable {
     case peers
 
     package func serves(_ route: Route) -> Bool {
-        let isOfPeers =
-            switch route {
-            case .peerHello, .peerBatch, .peerCall: true
-            default: false
-            }
-        return switch self {
-        case .everybody: true
-        case .clients: !isOfPeers
-        case .peers: isOfPeers
+        if self == .everybody { return true }
+        return switch route {
+        case .peerHello, .peerBatch, .peerCall: self == .peers
+        default: self == .clients
         }
     }
 }

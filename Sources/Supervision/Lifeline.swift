@@ -1,6 +1,5 @@
 // SPDX-License-Identifier: Apache-2.0
 
-package import AccessControl
 private import Glibc
 private import Memcached
 package import Telemetry
@@ -36,7 +35,7 @@ package struct Lifeline: Sendable {
     package let cells: CellMemory
 
     /// As the supervisor has read them.
-    package let tokens: AccessTokens
+    package let secrets: NodeSecrets
 
     /// - Returns: nil where this process was not started by a supervisor.
     package init?() {
@@ -49,8 +48,8 @@ package struct Lifeline: Sendable {
         guard isInherited(WorkerProcess.Inherited.listener), isInherited(WorkerProcess.Inherited.lifeline) else {
             return nil
         }
-        guard let tokens = TokenMemory.tokens(in: WorkerProcess.Inherited.tokens) else { return nil }
-        self.tokens = tokens
+        guard let secrets = SecretMemory.secrets(in: WorkerProcess.Inherited.secrets) else { return nil }
+        self.secrets = secrets
         // (No descriptor has been opened yet: where nothing was given, nothing is there.)
         let memcachedListener = WorkerProcess.Inherited.memcachedListener
         self.memcachedListener = isInherited(memcachedListener) ? memcachedListener : nil

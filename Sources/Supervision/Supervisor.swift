@@ -1,6 +1,5 @@
 // SPDX-License-Identifier: Apache-2.0
 
-package import AccessControl
 private import Telemetry
 private import CoreMetrics
 private import Glibc
@@ -30,7 +29,7 @@ package struct Supervisor: ~Copyable {
     private static let bindMilliseconds: Int64 = 5000
 
     private let invocation: Invocation
-    private let readConfiguration: () throws -> (ServerConfiguration, AccessTokens)
+    private let readConfiguration: () throws -> (ServerConfiguration, NodeSecrets)
     private let makeLogger: (ServerConfiguration) -> Logger
     private let notifier: SystemdNotifier
     private let signals = ProcessSignals()
@@ -38,7 +37,7 @@ package struct Supervisor: ~Copyable {
     private let metrics = SupervisorMetrics()
 
     private var configuration: ServerConfiguration
-    private var tokens: TokenMemory
+    private var secrets: SecretMemory
     private var logger: Logger
     private var listener: ListeningSocket?
     /// For clients that speak memcached's protocol, where there are to be any.
@@ -54,15 +53,15 @@ package struct Supervisor: ~Copyable {
 
     /// Binds the addresses.
     /// - Parameters:
-    ///   - tokens: what the workers know of secrets.
+    ///   - secrets: what the workers are to know of them.
     ///   - cells: what the workers count in; nil: each for itself.
     ///   - readConfiguration: reads it again at a reload.
     package init(
-        _ configuration: ServerConfiguration, _ tokens: TokenMemory, _ invocation: Invocation, cells: HostCells?,
-        readConfiguration: @escaping () throws -> (ServerConfiguration, AccessTokens),
+        _ configuration: ServerConfiguration, _ secrets: SecretMemory, _ invocation: Invocation, cells: HostCells?,
+        readConfiguration: @escaping () throws -> (ServerConfiguration, NodeSecrets),
         makeLogger: @escaping (ServerConfiguration) -> Logger
     ) throws(SystemError) {
-        self.tokens = tokens
+        self.secrets = secrets
         self.configuration = configuration
         self.invocation = invocation
         self.cells = cells
@@ -109,6 +108,7 @@ package struct Supervisor: ~Copyable {
                 "workers": "\(configuration.workers)", "memcached": "\(configuration.memcached)",
                 "pid": "\(getpid())",
             ])
+        warnOfCertificates()
         if cells == nil { logger.warning("there is no memory to share: each worker's metrics are its own alone") }
         metrics.startTime.set(time(nil))
         metrics.wanted.set(configuration.workers)
@@ -126,6 +126,10 @@ package struct Supervisor: ~Copyable {
             feedWatchdog()
         }
         logger.info("all workers have left")
+    }
+
+    private func warnOfCertificates() {
+        for warning in secrets.warnings { logger.warning("\(warning)") }
     }
 
     // MARK: Events
@@ -148,7 +152,7 @@ package struct Supervisor: ~Copyable {
 
     private mutating func reload() {
         let next: ServerConfiguration
-        let read: AccessTokens
+        let read: NodeSecrets
         do {
             (next, read) = try readConfiguration()
         } catch {
@@ -170,8 +174,13 @@ package struct Supervisor: ~Copyable {
             )
             return
         }
+        // Nor may they while some speak TLS and others don't.
+        guard next.speaksTLS == configuration.speaksTLS else {
+            logger.error("the configuration stays as it was: to turn TLS on or off needs a restart")
+            return
+        }
         do throws(SystemError) {
-            tokens = try TokenMemory(read)
+            secrets = try SecretMemory(read)
         } catch {
             logger.error("the configuration stays as it was", metadata: ["error": "\(error)"])
             return
@@ -179,6 +188,7 @@ package struct Supervisor: ~Copyable {
         configuration = next
         metrics.wanted.set(next.workers)
         logger = makeLogger(next)
+        warnOfCertificates()
         logger.info("replacing the workers one by one", metadata: ["workers": "\(next.workers)"])
         handle(.reload(workers: next.workers, drainMilliseconds: Int64(next.drainSeconds) * 1000))
     }
@@ -225,7 +235,7 @@ package struct Supervisor: ~Copyable {
                 arguments: ["worker", "--slot", "\(slot)"] + invocation.arguments, environment: environment,
                 listener: descriptor, memcachedListener: memcachedListener?.descriptor,
                 peerListener: peerListener?.descriptor, cells: cells?.descriptor,
-                tokens: tokens.descriptor)
+                secrets: secrets.descriptor)
             metrics.starts.increment()
             sentAway.remove(slot)
             logger.info(
