@@ -25,6 +25,9 @@ package or checkout it replaces the daemon. memcached stays up meanwhile, and wi
                       for a machine whose /dev/shm is too small, such as many a container's
   --tokens DIR        take the tokens from the files admin, peer and data in DIR, which come from the cluster's first node.
                       Without it, those that are here stay, or are made; /etc/kvserver/tokens has them
+  --certificates DIR  TLS, to clients and between nodes: take this node's certificate and key, named by its IP address, and
+                      ca.pem from DIR, where deploy/make-certs.sh has put them. Again with new ones it replaces them. All
+                      nodes of a cluster, or none
   --data-token        make a data token, too: clients need it from then on to read and write pairs
   --insecure          no tokens: whoever reaches the node may change the ring
   --workers N         worker processes, 1 to 256; 0 for one a core (the first time: one a core)
@@ -45,7 +48,7 @@ USAGE
 }
 
 setup_node() {
-    local address='' listen='' memory='' workers='' warm='' deb='' root='' tokens='' data_token='' insecure='' offset=''
+    local address='' listen='' memory='' workers='' warm='' deb='' root='' tokens='' data_token='' insecure='' offset='' certificates=''
     while [ $# -gt 0 ]; do
         case $1 in
         --address) needs_value "$@" && address=$2 && shift 2 ;;
@@ -55,6 +58,7 @@ setup_node() {
         --workers) needs_value "$@" && workers=$2 && shift 2 ;;
         --warm-restart) needs_value "$@" && warm=$2 && shift 2 ;;
         --tokens) needs_value "$@" && tokens=$2 && shift 2 ;;
+        --certificates) needs_value "$@" && certificates=$2 && shift 2 ;;
         --data-token) data_token=yes && shift ;;
         --insecure) insecure=yes && shift ;;
         --deb) needs_value "$@" && deb=$2 && shift 2 ;;
@@ -76,9 +80,10 @@ setup_node() {
 
     find_package
     if [ -n "$root" ]; then unpack_into_root; else install_node_package; fi
-    local changed=''
+    local changed='' renewed=''
     write_configuration
     write_tokens
+    install_certificates
     if [ -n "$root" ]; then
         say "Installed in $root: ${deb##*/}, ${configuration#"$root"}, ${environment#"$root"}. Nothing was started."
     else
@@ -101,6 +106,16 @@ check_node_options() {
         if [ ! -f "$tokens/admin" ] || [ ! -f "$tokens/peer" ]; then
             die "there are no files admin and peer in $tokens"
         fi
+    fi
+    local file host=${address:-$(json_value node "$configuration")}
+    host=${host%:*}
+    if [ -n "$certificates" ]; then
+        for file in ca.pem "$host.pem" "$host.key"; do
+            [ -r "$certificates/$file" ] || die "there is no file $certificates/$file: see deploy/make-certs.sh --help"
+        done
+        [ "${offset:-$(json_value peerPortOffset "$configuration")}" != 0 ] ||
+            misused "--certificates needs a port for the peers: --peer-port-offset"
+        [ -z "$insecure" ] || misused "--certificates needs tokens as well: leave --insecure away"
     fi
     [ -z "$insecure" ] || [ -z "$tokens$data_token" ] || misused "--insecure makes no tokens"
 }
@@ -319,6 +334,32 @@ write_token() {
     changed=yes
 }
 
+# The certificate, for anybody; its key for the daemon alone; and what the configuration says of them. Files, rather than
+# systemd's credentials, are read again at each reload, so that new ones cost no restart.
+install_certificates() {
+    [ -n "$certificates" ] || return 0
+    local host directory=$etc/tls file mode
+    host=$(json_value node "$configuration")
+    host=${host%:*}
+    mkdir -p "$directory"
+    chmod 755 "$directory"
+    for file in ca.pem node.pem node.key; do
+        mode=644
+        [ "$file" != node.key ] || mode=400
+        (umask 077 && cat "$certificates/${file/node/$host}" >"$directory/$file.new")
+        chmod "$mode" "$directory/$file.new"
+        if [ "$file" = node.key ] && [ "$(id -u)" = 0 ] && id kvserver >/dev/null 2>&1; then
+            chown kvserver: "$directory/$file.new"
+        fi
+        cmp -s "$directory/$file.new" "$directory/$file" || renewed=yes
+    done
+    # (All at once, as far as files go: a reload in between would find a key that is not the certificate's, and keep what it had.)
+    for file in ca.pem node.pem node.key; do mv -f "$directory/$file.new" "$directory/$file"; done
+    for file in tlsCertificateFile:node.pem tlsKeyFile:node.key peerCertificateFile:node.pem peerKeyFile:node.key peerAuthorityFile:ca.pem; do
+        set_json "${file%:*}" "\"/etc/kvserver/tls/${file#*:}\""
+    done
+}
+
 # Two fifths of the machine's memory in MiB. (A tmpfs, where the pairs lie, is half of it by default.)
 fitting_memory() {
     local mib
@@ -366,16 +407,19 @@ start_node() {
     # memcached is never restarted here: that is for whoever knows what becomes of the pairs.
     for unit in kvserver-memcached.service kvserver.service; do
         verb=start
-        if [ "$unit" = kvserver.service ] && [ -n "$changed" ]; then verb=restart; fi
+        if [ "$unit" = kvserver.service ]; then
+            if [ -n "$changed" ]; then verb=restart; elif [ -n "$renewed" ]; then verb=reload-or-restart; fi
+        fi
         systemctl "$verb" "$unit" || node_failed "$unit does not start" "$unit"
     done
     node=$(json_value node "$configuration")
     at=$(json_value listen "$configuration")
     at=${at:-$node}
     at=${at/#0.0.0.0:/127.0.0.1:}
-    within 30 http "http://$at/health/live" || node_failed "the node does not answer at $at" kvserver.service
+    # (By whatever address it listens, its certificate is for the one by which it is known.)
+    within 30 http --connect-to "::$at" "http://$node/health/live" || node_failed "the node does not answer at $at" kvserver.service
     say "The node $node runs: systemctl status kvserver, journalctl -u kvserver."
-    if http "http://$at/hash_ring" >/dev/null 2>&1; then
+    if http --connect-to "::$at" "http://$node/hash_ring" >/dev/null 2>&1; then
         say "It has a ring: curl http://$at/hash_ring"
         return
     fi
