@@ -10,7 +10,8 @@ extension Front {
     ///   - side: who connects there.
     ///   - tls: what secures the connections; nil: nothing does.
     package static func listen(
-        _ front: NIOLoopBound<Front>, listener: NIOBSDSocket.Handle, for side: ListeningSide, over tls: ServerTLS?
+        _ front: NIOLoopBound<Front>, listener: NIOBSDSocket.Handle, for side: ListeningSide = .everybody,
+        over tls: ServerTLS? = nil
     ) async throws -> ConnectionServer {
         let room = try await front.eventLoop.submit { NIOLoopBound(front.value.room, eventLoop: front.eventLoop) }.get()
         return try await ConnectionServer.start(listener: listener, room: room, tls: tls) { channel in

@@ -4,6 +4,7 @@
 import base64
 import json
 import os
+import re
 import secrets
 import shutil
 import signal
@@ -195,6 +196,12 @@ def broken_files_change_nothing(context, cluster, authority, stranger):
         expect_equal(shown(node, authority), before, "the certificate meanwhile")
         for path, text in kept.items():
             write(path, text)
+    plain = {name: node.settings.pop(name) for name in ("tlsCertificateFile", "tlsKeyFile")}
+    node.change_settings()
+    reload(node, waits=False)
+    eventually(10, "TLS is not turned off by a reload", lambda: "to turn TLS on or off needs a restart" in node.log_tail(3))
+    expect_equal(shown(node, authority), before, "the certificate after that")
+    node.change_settings(**plain)
     # A worker that is started meanwhile has what the supervisor had read.
     os.unlink(key)
     victim = node.kill_worker(context.random)
@@ -261,5 +268,9 @@ def new_certificates_under_load(context, cluster, authority):
         load.stop()
     failures = [failure for load in clients for failure in load.failures]
     expect(not failures, f"{len(failures)} requests failed, such as {failures[:3]}")
+    node = cluster.node(1)
+    authority.make(host_of(node.address), options=("--days", "9"))
+    reload(node)
+    expect(len(re.findall("expires in [89] days", node.log_path.read_text())) == 1, "no warning of a certificate that is about to expire")
     cluster.accept_present_workers()
     context.note(f"{2 * rounds} reloads with new certificates, {sum(load.done for load in clients)} requests, none failed")

@@ -348,8 +348,12 @@ install_certificates() {
         [ "$file" != node.key ] || mode=400
         (umask 077 && cat "$certificates/${file/node/$host}" >"$directory/$file.new")
         chmod "$mode" "$directory/$file.new"
-        if [ "$file" = node.key ] && [ "$(id -u)" = 0 ] && id kvserver >/dev/null 2>&1; then
-            chown kvserver: "$directory/$file.new"
+        if [ "$file" = node.key ]; then
+            if [ "$(id -u)" = 0 ] && id kvserver >/dev/null 2>&1; then
+                chown kvserver: "$directory/$file.new"
+            else
+                say "There is no user kvserver here yet: once there is, chown kvserver: /etc/kvserver/tls/node.key"
+            fi
         fi
         cmp -s "$directory/$file.new" "$directory/$file" || renewed=yes
     done
