@@ -15,6 +15,8 @@ let settings: [SwiftSetting] = [
 let nioCore = Target.Dependency.product(name: "NIOCore", package: "swift-nio")
 let nioPosix = Target.Dependency.product(name: "NIOPosix", package: "swift-nio")
 let nioHTTP1 = Target.Dependency.product(name: "NIOHTTP1", package: "swift-nio")
+let nioTLS = Target.Dependency.product(name: "NIOTLS", package: "swift-nio")
+let nioSSL = Target.Dependency.product(name: "NIOSSL", package: "swift-nio-ssl")
 let nioEmbedded = Target.Dependency.product(name: "NIOEmbedded", package: "swift-nio")
 let crypto = Target.Dependency.product(name: "Crypto", package: "swift-crypto")
 let logging = Target.Dependency.product(name: "Logging", package: "swift-log")
@@ -38,6 +40,7 @@ let package = Package(
     ],
     dependencies: [
         .package(url: "https://github.com/apple/swift-nio", from: "2.101.2"),
+        .package(url: "https://github.com/apple/swift-nio-ssl", from: "2.37.6"),
         .package(url: "https://github.com/apple/swift-log", from: "1.16.2"),
         .package(url: "https://github.com/apple/swift-metrics", from: "2.13.0"),
         .package(url: "https://github.com/apple/swift-crypto", from: "4.5.2"),
@@ -56,6 +59,10 @@ let package = Package(
         // Who may ask for what: tokens, the nodes' handshake, where nodes may be.
         .target(name: "AccessControl", dependencies: ["HashRing", crypto], swiftSettings: settings),
         .target(name: "KeyValue", dependencies: ["HashRing", nioCore, crypto], swiftSettings: settings),
+        // Certificates and keys, and what connections make of them.
+        .target(
+            name: "TransportSecurity", dependencies: ["AccessControl", "HashRing", nioCore, nioTLS, nioSSL],
+            swiftSettings: settings),
         // By which names a request is found again, on every node that it touched.
         .target(
             name: "RequestTracing", dependencies: ["KeyValue", "HashRing", logging, tracing], swiftSettings: settings),
@@ -66,12 +73,14 @@ let package = Package(
         .target(
             name: "Cluster",
             dependencies: [
-                "AccessControl", "Memcached", "Etcd", "RequestTracing", "KeyValue", "HashRing", nioCore, nioPosix,
-                nioHTTP1, logging, metrics, deque, crypto, tracing,
+                "AccessControl", "TransportSecurity", "Memcached", "Etcd", "RequestTracing", "KeyValue", "HashRing",
+                nioCore, nioPosix, nioHTTP1, logging, metrics, deque, crypto, tracing,
             ],
             swiftSettings: settings),
         // A worker's listening side, whatever its clients speak.
-        .target(name: "Listening", dependencies: ["KeyValue", nioCore, nioPosix], swiftSettings: settings),
+        .target(
+            name: "Listening", dependencies: ["TransportSecurity", "KeyValue", nioCore, nioPosix],
+            swiftSettings: settings),
         // What a browser is given at /ui: files that an editor of pages can work on, no step between them and the browser.
         .target(
             name: "RingPage", dependencies: [crypto],
@@ -81,25 +90,30 @@ let package = Package(
         .target(
             name: "HTTPFront",
             dependencies: [
-                "AccessControl", "Listening", "RingPage", "Cluster", "RequestTracing", "KeyValue", "HashRing", nioCore,
+                "AccessControl", "TransportSecurity", "Listening", "RingPage", "Cluster", "RequestTracing", "KeyValue",
+                "HashRing", nioCore,
                 nioPosix, nioHTTP1, logging, metrics, deque, tracing,
             ],
             swiftSettings: settings),
         .target(
             name: "MemcachedFront",
-            dependencies: ["AccessControl", "Listening", "Cluster", "KeyValue", nioCore, metrics, deque],
+            dependencies: [
+                "AccessControl", "TransportSecurity", "Listening", "Cluster", "KeyValue", nioCore, metrics, deque,
+            ],
             swiftSettings: settings),
         // Processes, configuration and logs; no data passes here.
         .target(
             name: "Supervision",
             dependencies: [
-                "AccessControl", "CLinux", "Telemetry", "Memcached", "Etcd", "KeyValue", "HashRing", logging, metrics,
+                "AccessControl", "TransportSecurity", "CLinux", "Telemetry", "Memcached", "Etcd", "KeyValue",
+                "HashRing", logging, metrics,
             ],
             swiftSettings: settings),
         .executableTarget(
             name: "KVServer",
             dependencies: [
-                "AccessControl", "Supervision", "Telemetry", "Control", "HTTPFront", "MemcachedFront", "Listening",
+                "AccessControl", "TransportSecurity", "Supervision", "Telemetry", "Control", "HTTPFront",
+                "MemcachedFront", "Listening",
                 "Cluster",
                 "RequestTracing",
                 "Memcached", "Etcd", "KeyValue", "HashRing", nioCore, nioPosix, logging, metrics,
@@ -116,6 +130,7 @@ let package = Package(
             name: "kvctl",
             dependencies: [
                 "AccessControl", "Control", "KeyValue", "HashRing", asyncHTTPClient, nioCore, nioPosix, nioHTTP1,
+                nioSSL,
                 .product(name: "ArgumentParser", package: "swift-argument-parser"),
             ],
             swiftSettings: settings,
@@ -129,6 +144,10 @@ let package = Package(
         .testTarget(name: "TelemetryTests", dependencies: ["Telemetry", metrics], swiftSettings: settings),
         .testTarget(
             name: "AccessControlTests", dependencies: ["AccessControl", "HashRing", "TestSupport"],
+            swiftSettings: settings),
+        .testTarget(
+            name: "TransportSecurityTests",
+            dependencies: ["TransportSecurity", "AccessControl", "HashRing", "TestSupport"],
             swiftSettings: settings),
         .testTarget(name: "HashRingTests", dependencies: ["HashRing", "TestSupport"], swiftSettings: settings),
         .testTarget(name: "KeyValueTests", dependencies: ["KeyValue", "HashRing", nioCore], swiftSettings: settings),

@@ -29,6 +29,7 @@ cluster that holds pairs, use /add_node and /remove_node.
   --standby ip:port    a node in no position that is to know the ring
   --token-file FILE    the nodes' admin token, where they have one (KVCTL_TOKEN_FILE, ~/.config/kvctl/token,
                        /etc/kvserver/tokens/admin)
+  --ca FILE            speak TLS to the nodes, whose certificates the authority in FILE has signed (KVCTL_CA)
   --seconds N          how long a node may take to answer (10; to drop its pairs: 60 times that)
   --help
 END
@@ -51,6 +52,7 @@ while [ $# -gt 0 ]; do
     --standby) standbys+=("${2?--standby needs ip:port}") && shift 2 ;;
     --replicas) replicas=${2?--replicas needs a number} && shift 2 ;;
     --token-file) export KVCTL_TOKEN_FILE=${2?--token-file needs a file} && shift 2 ;;
+    --ca) export KVCTL_CA=${2?--ca needs a file} && shift 2 ;;
     --seconds) seconds=${2?--seconds needs a number} && shift 2 ;;
     --help | -h) usage && exit 0 ;;
     -*) misused "unknown option: $1 (--help explains)" ;;
@@ -63,6 +65,8 @@ if [ ${#nodes[@]} = 0 ]; then
     [ ${#standbys[@]} != 0 ] || read -r -d '' -a standbys <<<"$STANDBYS" || true
 fi
 [ -z "${KVCTL_TOKEN_FILE:-}" ] || [ -r "$KVCTL_TOKEN_FILE" ] || misused "no token can be read from $KVCTL_TOKEN_FILE"
+[ -z "${KVCTL_CA:-}" ] || [ -r "$KVCTL_CA" ] || misused "no authority can be read from $KVCTL_CA"
+scheme=http${KVCTL_CA:+s}
 [[ $replicas =~ ^[1-9]$ ]] || misused "--replicas takes 1 to 9: $replicas"
 [ ${#nodes[@]} != 0 ] || misused "no nodes given"
 command -v curl >/dev/null || { echo "reconfigure.sh: curl is missing" >&2 && exit 1; }
@@ -102,7 +106,7 @@ authorization() {
 request() {
     local limit=$1 status
     shift
-    answer=$(curl --config <(authorization) --noproxy '*' --silent --show-error --connect-timeout 3 --max-time "$limit" --write-out '\n%{http_code}' \
+    answer=$(curl --config <(authorization) --noproxy '*' --silent --show-error --connect-timeout 3 --max-time "$limit" ${KVCTL_CA:+--cacert "$KVCTL_CA"} --write-out '\n%{http_code}' \
         "$@" 2>&1) || { answer=$(sed '/^000$/d;/^$/d' <<<"$answer") && return 1; }
     status=${answer##*$'\n'} answer=${answer%$'\n'*}
     [ "$status" = 200 ] || { answer="$status $answer" && return 1; }
@@ -119,12 +123,12 @@ report() {
     printf '%-22s %s\n' "$1" "$2"
 }
 for address in "${everyone[@]}"; do
-    if ! request "$seconds" --data-urlencode "data=$document" "http://$address/hash_ring"; then
+    if ! request "$seconds" --data-urlencode "data=$document" "$scheme://$address/hash_ring"; then
         report "$address" "FAILED, no new ring: $answer"
         failed=$((failed + 1))
         continue
     fi
-    if [ -n "$clear" ] && ! request $((seconds * 60)) "http://$address/clear_cache"; then
+    if [ -n "$clear" ] && ! request $((seconds * 60)) "$scheme://$address/clear_cache"; then
         report "$address" "FAILED, has the ring but may hold pairs still: $answer"
         failed=$((failed + 1))
         continue
@@ -134,7 +138,7 @@ for address in "${everyone[@]}"; do
 done
 # Once more when all are through: a node that was told first may have been told otherwise since.
 for address in ${told[@]+"${told[@]}"}; do
-    if ! request "$seconds" "http://$address/hash_ring" || [ "$(positions_of "$answer")" != "$wanted" ]; then
+    if ! request "$seconds" "$scheme://$address/hash_ring" || [ "$(positions_of "$answer")" != "$wanted" ]; then
         report "$address" "FAILED, has not kept the ring: $answer"
         failed=$((failed + 1))
     fi

@@ -49,6 +49,8 @@ restart_this_node() {
     at=$(json_value listen "$config")
     at=${at:-$node}
     at=${at/#0.0.0.0:/127.0.0.1:}
+    # (Its certificate is for the address by which it is known.)
+    [ -z "$(authority)" ] || at=$node
     socket=$(json_value memcached "$config")
     socket=${socket:-/run/kvserver/memcached.sock}
     [ -w "$socket" ] || die "$socket can't be opened: this needs root, and a memcached that runs"

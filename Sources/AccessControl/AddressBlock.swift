@@ -27,6 +27,9 @@ package struct IPAddress: Hashable, Sendable {
         AddressBlock.mapped.contains(self) ? IPAddress(bytes.suffix(4)) : self
     }
 
+    /// Whether these are its bytes, as certificates hold them.
+    package func isEqual(to other: some Sequence<UInt8>) -> Bool { bytes.elementsEqual(other) }
+
     package var isLoopback: Bool {
         let address = unmapped
         return AddressBlock.loopback.contains { $0.contains(address) }

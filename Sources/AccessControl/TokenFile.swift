@@ -1,42 +1,19 @@
 // SPDX-License-Identifier: Apache-2.0
 
-private import Glibc
-
 /// A file of tokens: one a line, two while they are being changed; empty lines and lines that begin with `#` say
 /// nothing. The one word `none` says that there is none, so that a file which was cut off by mistake opens no door.
 package enum TokenFile {
     private static let largestBytes = 4096
     private static let mostTokens = 2
 
-    /// Why a file is not used; one line, which has nothing of what is in it.
-    package struct Failure: Error, Sendable, CustomStringConvertible {
-        package let description: String
-    }
+    package typealias Failure = SecretFile.Failure
 
     /// - Parameter isCredential: whether systemd made it for this service alone (systemd.exec(5), CREDENTIALS), in
     ///   whatever way it keeps others out. Any other file must be readable by its owner alone, this user or root.
     /// - Returns: none where the file says `none`.
     package static func read(_ path: String, isCredential: Bool) throws(Failure) -> [Token] {
-        let descriptor = open(path, O_RDONLY | O_CLOEXEC | O_NONBLOCK)
-        guard descriptor >= 0 else { throw failure(path, String(cString: strerror(errno))) }
-        defer { close(descriptor) }
-        var status = stat()
-        guard fstat(descriptor, &status) == 0, status.st_mode & S_IFMT == S_IFREG else {
-            throw failure(path, "is no file")
-        }
-        if !isCredential {
-            guard status.st_uid == geteuid() || status.st_uid == 0 else {
-                throw failure(path, "belongs to neither this user nor root")
-            }
-            guard status.st_mode & 0o077 == 0 else {
-                throw failure(path, "can be read by others than its owner: chmod 400 \(path)")
-            }
-        }
-        var bytes = [UInt8](repeating: 0, count: largestBytes + 1)
-        let count = Glibc.read(descriptor, &bytes, bytes.count)
-        guard count >= 0 else { throw failure(path, String(cString: strerror(errno))) }
-        guard count <= largestBytes else { throw failure(path, "is over \(largestBytes) bytes") }
-        return try tokens(in: bytes[..<count], of: path)
+        let bytes = try SecretFile.read(path, as: "token", isForOwnerAlone: !isCredential, limit: largestBytes)
+        return try tokens(in: bytes, of: path)
     }
 
     /// - Parameter path: for what is said of it.

@@ -8,6 +8,7 @@ package import Memcached
 package import NIOCore
 package import RequestTracing
 package import Tracing
+package import TransportSecurity
 
 /// One operation over its replicas: finds out who holds the key, asks them, and follows the ring when it moves on.
 /// Belongs to one event loop; nothing here waits, locks or spawns.
@@ -27,6 +28,7 @@ package final class Coordinator {
     package let node: NodeID
     /// Whom it calls its peers.
     private let door: PeerDoor
+    private let tls: PeerTLS?
     package let loop: any EventLoop
     package let clock: WorkerClock
     package let local: LocalReplica
@@ -93,10 +95,12 @@ package final class Coordinator {
 
     /// - Parameter requestTime: after this a request has its answer, whatever it is.
     package init(
-        node: NodeID, door: PeerDoor? = nil, loop: any EventLoop, lanes: LaneGroup, clock: WorkerClock,
+        node: NodeID, door: PeerDoor? = nil, tls: PeerTLS? = nil, loop: any EventLoop, lanes: LaneGroup,
+        clock: WorkerClock,
         requestTime: TimeAmount, defaults: ConsistencyDefaults = ConsistencyDefaults()
     ) {
         self.door = door ?? PeerDoor(node: node)
+        self.tls = tls
         self.defaults = defaults
         self.node = node
         self.loop = loop
@@ -140,7 +144,7 @@ package final class Coordinator {
         if node == self.node { return local }
         if let remote = remotes[node] { return remote }
         let remote = RemoteReplica(
-            node: node, door: door, loop: loop, metrics: metrics,
+            node: node, door: door, tls: tls, loop: loop, metrics: metrics,
             hooks: RemoteReplica.Hooks(
                 epoch: { [unowned self] in view?.table?.document.epoch },
                 clock: { [unowned self] in clock.reading },

@@ -5,6 +5,7 @@ private import FoundationEssentials
 package import HashRing
 package import KeyValue
 package import NIOCore
+package import TransportSecurity
 
 /// Calls to other nodes for the control plane: JSON to `/peer/<name>`, and batches of a hand-off. Its connections are
 /// kept alive and are not shared with clients' requests, which never wait behind them.
@@ -32,9 +33,9 @@ package struct PeerCaller: Sendable {
     private static let connectTimeout = TimeAmount.milliseconds(500)
 
     /// Must be made on the loop.
-    package init(loop: any EventLoop, door: PeerDoor) {
+    package init(loop: any EventLoop, door: PeerDoor, tls: PeerTLS? = nil) {
         self.loop = loop
-        self.pool = NIOLoopBound(Pool(door), eventLoop: loop)
+        self.pool = NIOLoopBound(Pool(door, tls), eventLoop: loop)
     }
 
     /// Sends `request` to `/peer/<name>` and reads the answer.
@@ -116,9 +117,13 @@ package struct PeerCaller: Sendable {
     private final class Pool {
         private var idle: [NodeID: [PeerConnection]] = [:]
         private let door: PeerDoor
+        private let tls: PeerTLS?
         private static let idlePerNode = 8
 
-        init(_ door: PeerDoor) { self.door = door }
+        init(_ door: PeerDoor, _ tls: PeerTLS?) {
+            self.door = door
+            self.tls = tls
+        }
 
         func post(
             _ node: NodeID, _ path: String, _ contentType: String, _ body: ByteBuffer, deadline: NIODeadline,
@@ -130,7 +135,8 @@ package struct PeerCaller: Sendable {
                 return send(connection, node, path, contentType, body, deadline, completion)
             }
             PeerConnection.connect(
-                to: node, by: door, on: loop, timeout: PeerCaller.connectTimeout, bodyLimit: Limits.peerBodyBytes
+                to: node, by: door, over: tls, on: loop, timeout: PeerCaller.connectTimeout,
+                bodyLimit: Limits.peerBodyBytes
             ) { result in
                 switch result {
                 case .success(let connection):

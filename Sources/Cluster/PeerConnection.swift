@@ -6,6 +6,7 @@ package import NIOCore
 private import NIOHTTP1
 private import NIOPosix
 private import RequestTracing
+package import TransportSecurity
 
 /// One connection to another node, one request at a time, kept alive in between. Belongs to one event loop.
 package final class PeerConnection {
@@ -42,18 +43,23 @@ package final class PeerConnection {
 
     /// Connects on the given loop; must be called on it. Where nodes have a secret, nothing is sent before the other
     /// side has proved that it knows it.
+    /// - Parameter tls: by which each side has to know the other besides, before the handshake; nil: plain text.
     package static func connect(
-        to node: NodeID, by door: PeerDoor, on loop: any EventLoop, timeout: TimeAmount, bodyLimit: Int,
+        to node: NodeID, by door: PeerDoor, over tls: PeerTLS?, on loop: any EventLoop, timeout: TimeAmount,
+        bodyLimit: Int,
         completion: @escaping (Result<PeerConnection, Failure>) -> Void
     ) {
         // (Also one that another node has told of.)
         guard door.allowed.contains(node) else {
             return completion(.failure(Failure(wasSent: false, reason: "\(node) is not where nodes may be (peers)")))
         }
+        guard let entrance = door.entrance(of: node) else {
+            return completion(.failure(Failure(wasSent: false, reason: "\(node) has no port for its peers")))
+        }
         let deadline = NIODeadline.now() + timeout
         let address: SocketAddress
         do {
-            address = try SocketAddress(ipAddress: node.host, port: Int(node.port))
+            address = try SocketAddress(ipAddress: entrance.host, port: Int(entrance.port))
         } catch {
             return completion(.failure(Failure(wasSent: false, reason: "\(error)")))
         }
@@ -64,6 +70,7 @@ package final class PeerConnection {
             .channelOption(.tcpOption(.tcp_nodelay), value: 1)
             .channelInitializer { channel in
                 channel.eventLoop.makeCompletedFuture {
+                    try tls?.addCallerHandler(to: channel)
                     let pipeline = channel.pipeline.syncOperations
                     try pipeline.addHandler(HTTPRequestEncoder())
                     try pipeline.addHandler(

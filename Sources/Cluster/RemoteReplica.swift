@@ -9,6 +9,7 @@ internal import KeyValue
 package import NIOCore
 private import RequestTracing
 package import Tracing
+package import TransportSecurity
 
 /// Another node's pairs: what is sent in one tick travels as one `POST /peer/batch`; while all connections are busy,
 /// what comes waits and travels together. Belongs to one event loop.
@@ -38,6 +39,7 @@ package final class RemoteReplica: Replica {
 
     private let node: NodeID
     private let door: PeerDoor
+    private let tls: PeerTLS?
     private let loop: any EventLoop
     private let hooks: Hooks
     private let totals: CoordinatorMetrics
@@ -70,10 +72,12 @@ package final class RemoteReplica: Replica {
     static let contentType = "application/octet-stream"
 
     package init(
-        node: NodeID, door: PeerDoor, loop: any EventLoop, metrics: CoordinatorMetrics, hooks: Hooks
+        node: NodeID, door: PeerDoor, tls: PeerTLS? = nil, loop: any EventLoop, metrics: CoordinatorMetrics,
+        hooks: Hooks
     ) {
         self.node = node
         self.door = door
+        self.tls = tls
         self.totals = metrics
         self.metrics = PeerMetrics(node)
         self.loop = loop
@@ -136,7 +140,8 @@ package final class RemoteReplica: Replica {
         isConnecting = true
         connectionCount += 1
         PeerConnection.connect(
-            to: node, by: door, on: loop, timeout: RemoteReplica.connectTimeout, bodyLimit: Limits.peerBodyBytes
+            to: node, by: door, over: tls, on: loop, timeout: RemoteReplica.connectTimeout,
+            bodyLimit: Limits.peerBodyBytes
         ) { result in
             self.isConnecting = false
             switch result {

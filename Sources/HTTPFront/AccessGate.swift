@@ -1,8 +1,10 @@
 // SPDX-License-Identifier: Apache-2.0
 
 package import AccessControl
+private import HashRing
 internal import NIOCore
 package import NIOHTTP1
+private import TransportSecurity
 
 /// Who may ask for a route. Each has exactly one of these; docs/security.md has the table.
 package enum Access: Hashable, Sendable, CaseIterable {
@@ -42,9 +44,14 @@ package struct AccessGate: Sendable {
     package let data: TokenSet?
     package let admin: TokenSet?
     package let door: PeerDoor
+    /// By which clients come.
+    private let scheme: StaticString
 
-    /// - Parameter door: whose `isInsecure` also lets anybody change the ring where there is no admin token.
-    package init(_ tokens: AccessTokens, _ door: PeerDoor) {
+    /// - Parameters:
+    ///   - door: its `isInsecure` also lets anybody change the ring where there is no admin token.
+    ///   - isSecured: whether clients come by TLS.
+    package init(_ tokens: AccessTokens, _ door: PeerDoor, isSecured: Bool = false) {
+        scheme = isSecured ? "https" : "http"
         data = tokens.data
         admin = tokens.admin
         self.door = door
@@ -91,11 +98,11 @@ package struct AccessGate: Sendable {
 
         /// Whether a browser may ask in the name of somebody else's page (Fetch Standard; Fetch Metadata, section 2).
         /// One of our own asks with POST, and says so.
-        func mayBeForged(_ method: Methods) -> Bool {
+        func mayBeForged(_ method: Methods, by scheme: StaticString) -> Bool {
             guard fetchSite.map({ $0 == "none" || $0 == "same-origin" }) ?? true else { return true }
             if origins.isEmpty, referer == nil { return false }
             guard method != .get, hosts.count == 1, origins.count <= 1 else { return true }
-            let own = "http://\(hosts[0])"
+            let own = "\(scheme)://\(hosts[0])"
             return !(origins.allSatisfy { $0 == own } && referer.map { $0.hasPrefix(own + "/") } ?? true)
         }
     }
@@ -132,7 +139,7 @@ package struct AccessGate: Sendable {
             if let data, admits(sender, data) { return ErrorAnswer.dataTokenOnly }
             return ErrorAnswer.noToken("admin")
         }
-        if sender.mayBeForged(method) { return ErrorAnswer.maybeForged }
+        if sender.mayBeForged(method, by: scheme) { return ErrorAnswer.maybeForged }
         return sender.isLocal || door.isInsecure ? nil : ErrorAnswer.operatorElsewhere
     }
 
@@ -183,9 +190,20 @@ extension HTTPFrontHandler {
             return complete(id, ErrorAnswer.noSecret)
         }
         guard request.body.readableBytes <= PeerHandshake.helloBytes,
-            let hello = PeerHello(request.body.readableBytesView),
-            let answer = peerHandshake.greeted(hello, at: door.node, secrets, nonce: PeerNonce())
+            let hello = PeerHello(request.body.readableBytesView)
         else { return complete(id, ErrorAnswer.noHello.closing) }
+        guard isCertified(hello.caller) else { return complete(id, ErrorAnswer.uncertifiedPeer.closing) }
+        guard let answer = peerHandshake.greeted(hello, at: door.node, secrets, nonce: PeerNonce()) else {
+            return complete(id, ErrorAnswer.noHello.closing)
+        }
         complete(id, .json(ByteBuffer(bytes: answer.encoded)))
+    }
+
+    /// Whether the node that a caller says it is, is one that its certificate is for. (Without TLS between the nodes
+    /// there are none, and its proof alone counts.)
+    private func isCertified(_ caller: NodeID) -> Bool {
+        guard front.hasPeerCertificates else { return true }
+        guard let channel = context?.channel, let address = IPAddress(caller.host) else { return false }
+        return PeerTLS.isCaller(at: address, on: channel)
     }
 }

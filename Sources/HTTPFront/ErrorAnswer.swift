@@ -77,11 +77,20 @@ package enum ErrorAnswer {
     package static let unprovenPeer = refusal(
         .unauthorized, "The other end of this connection has not proved that it is a node of this cluster."
     ).closing
+    package static let uncertifiedPeer = refusal(
+        .unauthorized, "Your certificate is not for the address at which you say you are.")
     package static let noSecret = refusal(.notFound, "This node has no peer token to prove anything by.")
     package static let noHello = refusal(
         .badRequest, "This is no hello, or one to another node, or not the connection's first.")
     package static func foreignAddress(_ node: NodeID) -> Answer {
         refusal(.forbidden, "\(node) is not where nodes may be; peers in the configuration says where that is.")
+    }
+
+    package static func noPeerPort(_ node: NodeID, _ offset: Int) -> Answer {
+        refusal(
+            .badRequest,
+            "\(node) leaves no port for its peers, who call it \(offset) above that (peerPortOffset): ports end at 65535."
+        )
     }
 
     // MARK: Keys and values

@@ -45,6 +45,8 @@ package final class Front {
     package let patience: Patience
     /// Who is let in; nil: everybody.
     package var gate: AccessGate?
+    /// Whether other nodes show certificates, which then have to be for the addresses that they say they are at.
+    package var hasPeerCertificates = false
     /// Whose pages may use `/keys` from a browser; nil: nobody's.
     package var origins: OriginList?
     /// How long a large value may take to arrive and be stored.

@@ -98,7 +98,7 @@ package struct HeadReading {
 
     package var hasBody: Bool { contentLength != 0 }
 
-    package init(_ head: HTTPRequestHead) {
+    package init(_ head: HTTPRequestHead, at side: ListeningSide = .everybody) {
         let fields = Fields(head.headers)
         // The decoder stops where another protocol was asked for; we go on with none.
         self.closes = !head.isKeepAlive || fields.asksForUpgrade || head.method == .CONNECT
@@ -107,12 +107,14 @@ package struct HeadReading {
         self.origin = fields.origin
         self.isPreflight = head.method == .OPTIONS && fields.asksForMethod
         var route: Route?
-        self.verdict = HeadReading.verdict(head, fields, &route)
+        self.verdict = HeadReading.verdict(head, fields, side, &route)
         self.route = route
         self.trace = fields.trace(ofBatch: route == .peerBatch)
     }
 
-    private static func verdict(_ head: HTTPRequestHead, _ fields: Fields, _ asked: inout Route?) -> Verdict {
+    private static func verdict(
+        _ head: HTTPRequestHead, _ fields: Fields, _ side: ListeningSide, _ asked: inout Route?
+    ) -> Verdict {
         if fields.isChunked, fields.hasUnknownCoding || head.version.minor == 0 {
             return .refuse(ErrorAnswer.unknownCoding)
         }
@@ -131,7 +133,9 @@ package struct HeadReading {
             return (true, RouteTable.route(of: UnsafeRawBufferPointer(bytes)))
         }
         guard place.isPath else { return .refuse(ErrorAnswer.malformedTarget) }
-        guard let (route, pathLength) = place.route else { return .refuse(ErrorAnswer.unknownPath) }
+        guard let (route, pathLength) = place.route, side.serves(route) else {
+            return .refuse(ErrorAnswer.unknownPath)
+        }
         asked = route
         guard let method = Methods(head.method), route.methods.contains(method) else {
             return .refuse(ErrorAnswer.wrongMethod(route.methods))

@@ -23,6 +23,7 @@ package final class HTTPFrontHandler: ChannelInboundHandler {
     // again: they are read or assigned at once, or lent to values that know nothing of this object.)
 
     let front: Front
+    let side: ListeningSide
     /// Where this connection stands in the front's table.
     var place: Int?
     @exclusivity(unchecked) private(set) var context: ChannelHandlerContext?
@@ -71,20 +72,23 @@ package final class HTTPFrontHandler: ChannelInboundHandler {
     /// Since when there has always been something to send, and how much the client had taken by then.
     private var sending: (bytes: Int, since: NIODeadline)?
 
-    package init(_ front: Front) {
+    package init(_ front: Front, at side: ListeningSide = .everybody) {
         self.front = front
+        self.side = side
         self.lastActivity = front.roughNow
         self.drained = (0, front.roughNow)
     }
 
     /// Adds what one connection needs to its pipeline.
-    package static func addHandlers(to channel: any Channel, _ front: Front) throws {
+    package static func addHandlers(
+        to channel: any Channel, _ front: Front, at side: ListeningSide = .everybody
+    ) throws {
         var limits = NIOHTTPDecoderLimitConfiguration()
         // The decoder counts the target among the fields and can't say which was too long; within these bounds we can.
         limits.maxHeaderFieldSize = 3 * Limits.requestTargetBytes
         limits.maxHeaderListSize = 3 * Limits.requestTargetBytes + Limits.requestHeaderBytes
         limits.maxHeaderFieldCount = 2 * Limits.requestHeaderFields
-        let handler = HTTPFrontHandler(front)
+        let handler = HTTPFrontHandler(front, at: side)
         let gate = InputGate(handler)
         handler.gate = gate
         let pipeline = channel.pipeline.syncOperations

@@ -23,8 +23,14 @@ final class InputGate: ChannelDuplexHandler {
     @exclusivity(unchecked) private var wantsRead = false
     /// Whether all that the decoder was given has ended with a request's end.
     @exclusivity(unchecked) private var isDecoderIdle = true
+    /// Whether what comes next may be one that `FastPath` knows: where the decoder is idle, but for the peers' own
+    /// port.
+    @exclusivity(unchecked) private var mayBeShort: Bool
 
-    init(_ front: HTTPFrontHandler) { self.front = front }
+    init(_ front: HTTPFrontHandler) {
+        self.front = front
+        mayBeShort = front.side != .peers
+    }
 
     func handlerAdded(context: ChannelHandlerContext) { self.context = context }
 
@@ -83,7 +89,7 @@ final class InputGate: ChannelDuplexHandler {
         var bytes = bytes
         isFeeding = true
         while bytes.readableBytes > 0, front.takesInput {
-            if isDecoderIdle,
+            if mayBeShort,
                 let found = FastPath.request(in: bytes, bodyLimit: front.fastBodyLimit, tokens: front.dataTokens)
             {
                 bytes.moveReaderIndex(forwardBy: found.length)
@@ -108,6 +114,7 @@ final class InputGate: ChannelDuplexHandler {
         context.fireChannelRead(wrapInboundOut(piece))
         let hasEnded = front.endCount != ends
         isDecoderIdle = hasEnded && cut.mayBeEnd
+        mayBeShort = isDecoderIdle && front.side != .peers
         front.wasFed(hadEnd: hasEnded)
     }
 

@@ -56,7 +56,7 @@ extension HTTPFrontHandler {
     private static let patientlyDroppedBytes = 64 << 10
 
     func received(_ head: HTTPRequestHead) {
-        let reading = HeadReading(head)
+        let reading = HeadReading(head, at: side)
         var trait = Trait(
             isHead: head.method == .HEAD, isHTTP10: head.version.minor == 0, closes: reading.closes,
             wantsProblems: RouteTable.isForPrograms(head.uri),

@@ -148,7 +148,10 @@ extension HTTPFrontHandler {
     /// What a client names is not called unless a node may be there.
     private func refusal(ofCalling nodes: [NodeID]) -> Answer? {
         guard let door = front.gate?.door else { return nil }
-        return nodes.first { !door.allowed.contains($0) }.map(ErrorAnswer.foreignAddress)
+        if let foreign = nodes.first(where: { !door.allowed.contains($0) }) {
+            return ErrorAnswer.foreignAddress(foreign)
+        }
+        return nodes.first { door.entrance(of: $0) == nil }.map { ErrorAnswer.noPeerPort($0, door.portOffset) }
     }
 
     func abortChange(_ id: RequestID) {

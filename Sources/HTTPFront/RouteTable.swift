@@ -68,6 +68,24 @@ extension Route {
     package var label: String { RouteTable.label(of: self) }
 }
 
+/// Who is served where a connection came in.
+package enum ListeningSide: Hashable, Sendable {
+    /// There is one port for all.
+    case everybody
+    /// The peers have a port of their own.
+    case clients
+    /// This is it.
+    case peers
+
+    package func serves(_ route: Route) -> Bool {
+        if self == .everybody { return true }
+        return switch route {
+        case .peerHello, .peerBatch, .peerCall: self == .peers
+        default: self == .clients
+        }
+    }
+}
+
 /// A set of request methods; HEAD is taken wherever GET is.
 package struct Methods: OptionSet, Hashable, Sendable {
     package let rawValue: UInt8

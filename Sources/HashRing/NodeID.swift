@@ -27,6 +27,16 @@ package struct NodeID: Hashable, Comparable, Sendable, CustomStringConvertible, 
         self.port = port
     }
 
+    private init(host: String, port: UInt16) {
+        self.host = host
+        self.port = port
+    }
+
+    /// The same address, at a port so much higher; nil where ports end before that.
+    package func shifted(by offset: Int) -> NodeID? {
+        UInt16(exactly: Int(port) + offset).map { NodeID(host: host, port: $0) }
+    }
+
     /// `inet_pton` reads text only: four decimal parts without leading zeros for IPv4, no short or octal forms.
     private static func isAddress(_ text: String, family: CInt) -> Bool {
         // A NUL would end the text for `inet_pton`, and hide what comes after it.

@@ -1,6 +1,5 @@
 // SPDX-License-Identifier: Apache-2.0
 
-internal import AccessControl
 internal import ArgumentParser
 private import Cluster
 private import CoreMetrics
@@ -24,8 +23,9 @@ struct ServerCommand: ParsableCommand {
             by one, from the program as it is on disk then; no connection is refused meanwhile.
 
             Tokens are in files that this user alone can read, one a line, two while they are being changed, each 32 to 256 \
-            letters and digits (openssl rand -hex 32); one file may serve for all. systemd's credentials data-token, \
-            admin-token and peer-token are found by themselves.
+            letters and digits (openssl rand -hex 32); one file may serve for all. A key's file is for this user alone, too. \
+            systemd's credentials data-token, admin-token, peer-token, tls-certificate, tls-key, peer-certificate, \
+            peer-key and peer-authority are found by themselves.
             """,
         version: programVersion)
 
@@ -45,6 +45,12 @@ struct ServerCommand: ParsableCommand {
         help: ArgumentHelp(
             "Also speak memcached's protocol, at this port of the same address (it does not).", valueName: "number"))
     var memcachedPort: String?
+
+    @Option(
+        help: ArgumentHelp(
+            "How far above each node's port its peers call it, at a port of their own; the same on every node (0: one port for all).",
+            valueName: "number"))
+    var peerPortOffset: String?
 
     @Option(help: ArgumentHelp("Worker processes (one a core).", valueName: "number"))
     var workers: String?
@@ -112,6 +118,29 @@ struct ServerCommand: ParsableCommand {
 
     @Option(
         help: ArgumentHelp(
+            "A PEM file of the certificate chain that clients are shown, and so TLS for them (plain text).",
+            valueName: "file"))
+    var tlsCertificateFile: String?
+
+    @Option(help: ArgumentHelp("A PEM file of its key.", valueName: "file"))
+    var tlsKeyFile: String?
+
+    @Option(
+        help: ArgumentHelp(
+            "A PEM file of the certificate that this node shows to others, and so TLS between nodes (plain text).",
+            valueName: "file"))
+    var peerCertificateFile: String?
+
+    @Option(help: ArgumentHelp("A PEM file of its key.", valueName: "file"))
+    var peerKeyFile: String?
+
+    @Option(
+        help: ArgumentHelp(
+            "A PEM file of the authority that has signed the certificates of all nodes.", valueName: "file"))
+    var peerAuthorityFile: String?
+
+    @Option(
+        help: ArgumentHelp(
             "Where other nodes may be: CIDR blocks between commas (loopback and private networks).",
             valueName: "block,…"))
     var peers: String?
@@ -156,9 +185,9 @@ struct ServerCommand: ParsableCommand {
     func run() throws {
         let environment = ProcessEnvironment.variables()
         let settled: ServerConfiguration
-        let tokens: AccessTokens
+        let secrets: NodeSecrets
         do {
-            (settled, tokens) = try readConfiguration(environment)
+            (settled, secrets) = try readConfiguration(environment)
             try StateDirectory.prepare(settled.stateDirectory)
         } catch {
             Self.fail(error.description, status: error.isUsage ? ExitStatus.usage : ExitStatus.configuration)
@@ -177,7 +206,7 @@ struct ServerCommand: ParsableCommand {
         var supervisor: Supervisor
         do {
             supervisor = try Supervisor(
-                settled, try TokenMemory(tokens),
+                settled, try SecretMemory(secrets),
                 Supervisor.Invocation(
                     program: ProgramPath.absolute(), arguments: Array(CommandLine.arguments.dropFirst()),
                     environment: environment), cells: cells,
@@ -195,14 +224,14 @@ struct ServerCommand: ParsableCommand {
     }
 
     private func readConfiguration(_ environment: [String: String]) throws(ConfigurationError) -> (
-        ServerConfiguration, AccessTokens
+        ServerConfiguration, NodeSecrets
     ) {
         var layers = [flags, ConfigurationLayer(environment: environment)]
         if let config { layers.append(try ConfigurationLayer(file: config)) }
         let credentials = environment["CREDENTIALS_DIRECTORY"]
         if let credentials { layers.append(ConfigurationLayer(credentials: credentials)) }
         let settled = try ServerConfiguration(layers)
-        return (settled, try settled.readTokens(credentials: credentials))
+        return (settled, try settled.readSecrets(credentials: credentials))
     }
 
     private var flags: ConfigurationLayer {
@@ -210,6 +239,7 @@ struct ServerCommand: ParsableCommand {
         values[.node] = node
         values[.listen] = listen
         values[.memcachedPort] = memcachedPort
+        values[.peerPortOffset] = peerPortOffset
         values[.workers] = workers
         values[.memcached] = memcached
         values[.stateDirectory] = stateDirectory
@@ -226,6 +256,11 @@ struct ServerCommand: ParsableCommand {
         values[.dataTokenFile] = dataTokenFile
         values[.adminTokenFile] = adminTokenFile
         values[.peerTokenFile] = peerTokenFile
+        values[.tlsCertificateFile] = tlsCertificateFile
+        values[.tlsKeyFile] = tlsKeyFile
+        values[.peerCertificateFile] = peerCertificateFile
+        values[.peerKeyFile] = peerKeyFile
+        values[.peerAuthorityFile] = peerAuthorityFile
         values[.peers] = peers
         values[.insecure] = insecure ? "true" : nil
         values[.etcd] = etcd

@@ -11,6 +11,7 @@ private import MemcachedFront
 private import NIOCore
 private import NIOPosix
 internal import Supervision
+private import TransportSecurity
 
 /// One worker process from its first beat to its leaving: one event loop for the data plane, one task group for the
 /// control plane.
@@ -41,13 +42,15 @@ struct Worker: Sendable {
             lifeline.sendBeat()
         }
         do {
+            // (As the supervisor has seen already that it can be made.)
+            let tls = try TLSContexts(lifeline.secrets.tls)
             let parts = try await loop.submit {
                 WorkerParts(
-                    configuration, endpoint, slot: slot, cells: lifeline.cells, tokens: lifeline.tokens,
-                    failpoints: failpoints, loop: loop,
+                    configuration, endpoint, slot: slot, cells: lifeline.cells, tokens: lifeline.secrets.tokens,
+                    tls: tls, failpoints: failpoints, loop: loop,
                     logger: logger)
             }.get()
-            try await serve(parts, loop, orders)
+            try await serve(parts, tls, loop, orders)
             await parts.etcd?.shutDown()
             parts.lanes.close()
             await parts.log?.close(within: Worker.logTime)
@@ -61,7 +64,7 @@ struct Worker: Sendable {
     }
 
     private func serve(
-        _ parts: WorkerParts, _ loop: any EventLoop, _ orders: AsyncStream<Lifeline.Order>
+        _ parts: WorkerParts, _ tls: TLSContexts, _ loop: any EventLoop, _ orders: AsyncStream<Lifeline.Order>
     ) async throws {
         try await withThrowingTaskGroup(of: Void.self) { group in
             let (background, backgroundEnd) = AsyncStream<Void>.makeStream()
@@ -88,9 +91,18 @@ struct Worker: Sendable {
                     try? await Task.sleep(for: Worker.tellInterval)
                 }
             }
-            var servers = [try await Front.listen(parts.front, listener: lifeline.listener)]
+            let peerListener = lifeline.peerListener
+            var servers = [
+                try await Front.listen(
+                    parts.front, listener: lifeline.listener, for: peerListener == nil ? .everybody : .clients,
+                    over: tls.clients)
+            ]
+            if let peerListener {
+                servers.append(
+                    try await Front.listen(parts.front, listener: peerListener, for: .peers, over: tls.peers?.server))
+            }
             if let front = parts.commandFront, let listener = lifeline.memcachedListener {
-                servers.append(try await CommandFront.listen(front, listener: listener))
+                servers.append(try await CommandFront.listen(front, listener: listener, over: tls.clients))
             }
             loop.execute { parts.sampler.value.begin() }
             lifeline.sendReady()

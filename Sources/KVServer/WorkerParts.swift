@@ -14,6 +14,7 @@ internal import NIOCore
 private import RequestTracing
 internal import Supervision
 internal import Telemetry
+internal import TransportSecurity
 
 /// Everything that a worker consists of, made and wired once, on its event loop.
 struct WorkerParts: Sendable {
@@ -55,7 +56,7 @@ struct WorkerParts: Sendable {
     /// Must be called on the loop.
     init(
         _ configuration: ServerConfiguration, _ endpoint: MemcachedEndpoint, slot: Int, cells: CellMemory,
-        tokens: AccessTokens, failpoints rules: String?, loop: any EventLoop, logger: Logger
+        tokens: AccessTokens, tls: TLSContexts, failpoints rules: String?, loop: any EventLoop, logger: Logger
     ) {
         let node = configuration.node
         let gate = AccessGate(
@@ -63,7 +64,8 @@ struct WorkerParts: Sendable {
             PeerDoor(
                 node: node, secrets: tokens.peer,
                 allowed: configuration.peers.flatMap { PeerAllowList($0) } ?? .usual,
-                isInsecure: configuration.insecure))
+                isInsecure: configuration.insecure, portOffset: configuration.peerPortOffset),
+            isSecured: tls.clients != nil)
         let clock = WorkerClock(
             writer: .random(in: 1 ... .max), offsetMilliseconds: configuration.clockOffsetMilliseconds)
         let failpoints = Failpoints(
@@ -83,7 +85,7 @@ struct WorkerParts: Sendable {
 
         // The data plane.
         let coordinator = Coordinator(
-            node: node, door: gate.door, loop: loop, lanes: lanes, clock: clock,
+            node: node, door: gate.door, tls: tls.peers, loop: loop, lanes: lanes, clock: clock,
             requestTime: .milliseconds(Int64(configuration.requestDeadlineMilliseconds)),
             defaults: Coordinator.ConsistencyDefaults(
                 reads: Consistency(configuration.consistency, quorum: configuration.readQuorum),
@@ -96,7 +98,7 @@ struct WorkerParts: Sendable {
         let bound = NIOLoopBound(coordinator, eventLoop: loop)
 
         // The control plane.
-        let peers = PeerCaller(loop: loop, door: gate.door)
+        let peers = PeerCaller(loop: loop, door: gate.door, tls: tls.peers)
         let etcd = configuration.etcd.flatMap { EtcdEndpoint.list($0) }.map { EtcdClient($0, loop: loop) }
         let ledger = etcd.map { RingLedger(etcd: $0, prefix: configuration.etcdPrefix) }
         // (What a worker is writing just now is not old.)
@@ -244,6 +246,7 @@ struct WorkerParts: Sendable {
                 slow: configuration.slowRequestMilliseconds > 0
                     ? .milliseconds(Int64(configuration.slowRequestMilliseconds)) : nil, loop: loop))
         front.gate = gate
+        front.hasPeerCertificates = tls.peers != nil
         front.tracer = coordinator.tracer
         front.uploadTime = .seconds(Int64(configuration.uploadSeconds))
         front.obstacle = { settings.settings?.evicts == true ? "\(MemcachedError.evicts)" : nil }

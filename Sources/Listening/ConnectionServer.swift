@@ -2,6 +2,7 @@
 
 package import NIOCore
 private import NIOPosix
+package import TransportSecurity
 
 /// A worker's listening side: accepts clients on a socket that it was given, on one event loop.
 ///
@@ -23,9 +24,10 @@ package final class ConnectionServer: Sendable {
     /// - Parameters:
     ///   - listener: a descriptor that listens already. It is closed with `stopAccepting`, which leaves the socket to
     ///     its other owners.
+    ///   - tls: what secures the connections; nil: they are of plain text, and have no handler for it.
     ///   - initialize: makes the connection's pipeline.
     package static func start(
-        listener: NIOBSDSocket.Handle, room: NIOLoopBound<ConnectionRoom>,
+        listener: NIOBSDSocket.Handle, room: NIOLoopBound<ConnectionRoom>, tls: ServerTLS?,
         initialize: @escaping @Sendable (any Channel) throws -> Void
     ) async throws -> ConnectionServer {
         let channel = try await ServerBootstrap(group: room.eventLoop, childGroup: room.eventLoop)
@@ -41,7 +43,12 @@ package final class ConnectionServer: Sendable {
             )
             .childChannelOption(.allowRemoteHalfClosure, value: true)
             .childChannelOption(.maxMessagesPerRead, value: 1)
-            .childChannelInitializer { channel in channel.eventLoop.makeCompletedFuture { try initialize(channel) } }
+            .childChannelInitializer { channel in
+                channel.eventLoop.makeCompletedFuture {
+                    try tls?.addHandlers(to: channel)
+                    try initialize(channel)
+                }
+            }
             .withBoundSocket(listener)
             .get()
         return ConnectionServer(channel)

@@ -5,6 +5,7 @@ package import Cluster
 private import KeyValue
 package import Listening
 package import NIOCore
+package import TransportSecurity
 
 /// What all connections of one worker share that speak memcached's protocol: the store, the bounds, and who has
 /// something to send at the end of this tick. Belongs to one event loop.
@@ -73,11 +74,12 @@ package final class CommandFront {
     }
 
     /// Starts to accept clients on a descriptor that listens already, and serves them on the front's event loop.
+    /// - Parameter tls: what secures the connections; nil: nothing does.
     package static func listen(
-        _ front: NIOLoopBound<CommandFront>, listener: NIOBSDSocket.Handle
+        _ front: NIOLoopBound<CommandFront>, listener: NIOBSDSocket.Handle, over tls: ServerTLS?
     ) async throws -> ConnectionServer {
         let room = try await front.eventLoop.submit { NIOLoopBound(front.value.room, eventLoop: front.eventLoop) }.get()
-        return try await ConnectionServer.start(listener: listener, room: room) { channel in
+        return try await ConnectionServer.start(listener: listener, room: room, tls: tls) { channel in
             // Nothing else tells of a client whose machine is gone: connections may be silent for as long as they like.
             try channel.syncOptions?.setOption(.socketOption(.so_keepalive), value: 1)
             try channel.pipeline.syncOperations.addHandler(CommandHandler(front.value))

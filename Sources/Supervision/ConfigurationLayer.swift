@@ -9,7 +9,8 @@ package enum Setting: String, Sendable, CaseIterable {
     case consistency, readQuorum, writeQuorum, requestDeadlineMilliseconds, drainSeconds
     case corsOrigins
     case dataTokenFile, adminTokenFile, peerTokenFile, peers, insecure
-    case etcd, etcdPrefix, memcachedPort
+    case tlsCertificateFile, tlsKeyFile, peerCertificateFile, peerKeyFile, peerAuthorityFile
+    case etcd, etcdPrefix, memcachedPort, peerPortOffset
     case logLevel, logFormat, slowRequestMilliseconds, traceSpans
     case allowFailpoints, failpointsFile, clockOffsetMilliseconds
 
@@ -61,11 +62,15 @@ package struct ConfigurationLayer: Sendable, Hashable {
         self.init(origin: "from the environment", values: values)
     }
 
-    /// The token files that systemd has made for this service alone (`LoadCredential=`), those that there are.
+    /// The files of tokens, certificates and keys that systemd has made for this service alone (`LoadCredential=`),
+    /// those that there are.
     package init(credentials directory: String) {
         var values: [Setting: String] = [:]
         for (setting, name) in [
             (Setting.dataTokenFile, "data-token"), (.adminTokenFile, "admin-token"), (.peerTokenFile, "peer-token"),
+            (.tlsCertificateFile, "tls-certificate"), (.tlsKeyFile, "tls-key"),
+            (.peerCertificateFile, "peer-certificate"), (.peerKeyFile, "peer-key"),
+            (.peerAuthorityFile, "peer-authority"),
         ] where access("\(directory)/\(name)", F_OK) == 0 {
             values[setting] = "\(directory)/\(name)"
         }

@@ -1,6 +1,5 @@
 // SPDX-License-Identifier: Apache-2.0
 
-package import AccessControl
 private import Glibc
 private import Memcached
 package import Telemetry
@@ -30,11 +29,13 @@ package struct Lifeline: Sendable {
     package var listener: Int32 { WorkerProcess.Inherited.listener }
     /// Where clients connect to who speak memcached's protocol; nil: nowhere.
     package let memcachedListener: Int32?
+    /// Where other nodes connect to; nil: where clients do.
+    package let peerListener: Int32?
     /// What the processes of this host count in; memory of this process alone where the supervisor gave none.
     package let cells: CellMemory
 
     /// As the supervisor has read them.
-    package let tokens: AccessTokens
+    package let secrets: NodeSecrets
 
     /// - Returns: nil where this process was not started by a supervisor.
     package init?() {
@@ -47,11 +48,13 @@ package struct Lifeline: Sendable {
         guard isInherited(WorkerProcess.Inherited.listener), isInherited(WorkerProcess.Inherited.lifeline) else {
             return nil
         }
-        guard let tokens = TokenMemory.tokens(in: WorkerProcess.Inherited.tokens) else { return nil }
-        self.tokens = tokens
+        guard let secrets = SecretMemory.secrets(in: WorkerProcess.Inherited.secrets) else { return nil }
+        self.secrets = secrets
         // (No descriptor has been opened yet: where nothing was given, nothing is there.)
         let memcachedListener = WorkerProcess.Inherited.memcachedListener
         self.memcachedListener = isInherited(memcachedListener) ? memcachedListener : nil
+        let peerListener = WorkerProcess.Inherited.peerListener
+        self.peerListener = isInherited(peerListener) ? peerListener : nil
         let file = WorkerProcess.Inherited.cells
         let slots = SupervisorStateMachine.slots
         if fcntl(file, F_SETFD, FD_CLOEXEC) == 0, let shared = CellMemory(file: file, workerSlots: slots) {

@@ -8,6 +8,7 @@ package import HashRing
 package import KeyValue
 package import Logging
 private import Memcached
+private import TransportSecurity
 
 /// What the daemon is told, checked as a whole. The supervisor reads it; its workers get it from the supervisor as it
 /// stands, so that a file that is being edited can't part them.
@@ -18,6 +19,9 @@ package struct ServerConfiguration: Sendable, Hashable, Codable {
     package let listen: NodeID
     /// Where clients connect to who speak memcached's protocol, at `listen`'s address; nil: nowhere.
     package let memcachedPort: Int?
+    /// How far above a node's port its peers call it, at a port of their own; 0: they call it where clients do. The
+    /// same on every node.
+    package let peerPortOffset: Int
     package let workers: Int
     /// A unix socket's path, or `host:port`.
     package let memcached: String
@@ -44,6 +48,13 @@ package struct ServerConfiguration: Sendable, Hashable, Codable {
     package let dataTokenFile: String?
     package let adminTokenFile: String?
     package let peerTokenFile: String?
+    /// Files in PEM of what clients are shown, a certificate chain and its key; nil: they speak plain text.
+    package let tlsCertificateFile: String?
+    package let tlsKeyFile: String?
+    /// Likewise of what nodes show to each other, and of the authority by which they know each other.
+    package let peerCertificateFile: String?
+    package let peerKeyFile: String?
+    package let peerAuthorityFile: String?
     /// Where nodes may be, as CIDR blocks between commas; nil: on loopback and in private networks.
     package let peers: String?
     /// Whether it listens beyond loopback without tokens for changes and among the nodes.
@@ -81,6 +92,14 @@ package struct ServerConfiguration: Sendable, Hashable, Codable {
         if let memcachedPort, memcachedPort == Int(listen.port) {
             throw ConfigurationError("memcachedPort is the port of HTTP: \(memcachedPort)")
         }
+        self.peerPortOffset = try found.number(.peerPortOffset, in: 0...65_534) ?? 0
+        for name in [node, listen] where name.shifted(by: peerPortOffset) == nil {
+            throw ConfigurationError(
+                "peerPortOffset is \(peerPortOffset), and ports end at 65535: the peers of \(name) could not call it")
+        }
+        if let memcachedPort, peerPortOffset > 0, memcachedPort == Int(listen.port) + peerPortOffset {
+            throw ConfigurationError("memcachedPort is the peers' port: \(memcachedPort)")
+        }
         self.workers =
             try found.number(.workers, in: 1...ServerConfiguration.workerLimit)
             ?? min(max(sysconf(Int32(_SC_NPROCESSORS_ONLN)), 1), ServerConfiguration.workerLimit)
@@ -115,6 +134,23 @@ package struct ServerConfiguration: Sendable, Hashable, Codable {
         self.dataTokenFile = try file(.dataTokenFile)
         self.adminTokenFile = try file(.adminTokenFile)
         self.peerTokenFile = try file(.peerTokenFile)
+        self.tlsCertificateFile = try file(.tlsCertificateFile)
+        self.tlsKeyFile = try file(.tlsKeyFile)
+        self.peerCertificateFile = try file(.peerCertificateFile)
+        self.peerKeyFile = try file(.peerKeyFile)
+        self.peerAuthorityFile = try file(.peerAuthorityFile)
+        if (tlsCertificateFile == nil) != (tlsKeyFile == nil) {
+            throw ConfigurationError("tlsCertificateFile and tlsKeyFile go together: one of them is not set")
+        }
+        let ofPeers = [peerCertificateFile, peerKeyFile, peerAuthorityFile].count { $0 != nil }
+        if ofPeers != 0, ofPeers != 3 {
+            throw ConfigurationError(
+                "peerCertificateFile, peerKeyFile and peerAuthorityFile go together: \(3 - ofPeers) of them not set")
+        }
+        if peerPortOffset == 0, tlsCertificateFile != nil || ofPeers != 0 {
+            throw ConfigurationError(
+                "TLS needs a peerPortOffset: clients and peers show different certificates, at a port each")
+        }
         self.peers = try found.parsed(
             .peers, as: "a list of CIDR blocks between commas, as 10.0.0.0/8,fd12:3456::/32",
             { PeerAllowList($0) == nil ? nil : $0 })
@@ -170,10 +206,43 @@ package struct ServerConfiguration: Sendable, Hashable, Codable {
         return tokens
     }
 
+    /// What this configuration's files have that must not be seen, all looked at together.
+    /// - Parameter credentials: systemd's directory of this service's secrets.
+    package func readSecrets(credentials: String?) throws(ConfigurationError) -> NodeSecrets {
+        let tokens = try readTokens(credentials: credentials)
+        func isCredential(_ path: String) -> Bool { credentials.map { path.hasPrefix($0 + "/") } ?? false }
+        do throws(SecretFile.Failure) {
+            var clients: TLSIdentity?
+            if let chain = tlsCertificateFile, let key = tlsKeyFile {
+                clients = try .read(chain: chain, key: key, isCredential: isCredential(key))
+            }
+            var peers: TLSSecrets.Peers?
+            if let chain = peerCertificateFile, let key = peerKeyFile, let authority = peerAuthorityFile {
+                peers = try .read(
+                    chain: chain, key: key, authority: authority, of: node, isCredential: isCredential(key))
+                if tokens.peer == nil {
+                    throw SecretFile.Failure(
+                        description:
+                            "peerCertificateFile is set, and there is no peer token: by its proof a node says which one it is"
+                    )
+                }
+            }
+            return NodeSecrets(tokens: tokens, tls: TLSSecrets(clients: clients, peers: peers))
+        } catch {
+            throw ConfigurationError(error.description)
+        }
+    }
+
     /// Where the workers accept clients of memcached's; nil: nowhere.
     var memcachedListen: NodeID? {
         memcachedPort.flatMap { NodeID(listen.host.contains(":") ? "[\(listen.host)]:\($0)" : "\(listen.host):\($0)") }
     }
+
+    /// Where the workers accept other nodes; nil: where they accept clients.
+    var peerListen: NodeID? { peerPortOffset > 0 ? listen.shifted(by: peerPortOffset) : nil }
+
+    /// To clients, and to peers.
+    var speaksTLS: [Bool] { [tlsCertificateFile != nil, peerCertificateFile != nil] }
 
     private static func isPrefix(_ text: String) -> Bool {
         guard text.hasPrefix("/"), !text.hasSuffix("/"), text.utf8.count <= 128 else { return false }

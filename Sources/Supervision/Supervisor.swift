@@ -1,6 +1,5 @@
 // SPDX-License-Identifier: Apache-2.0
 
-package import AccessControl
 private import Telemetry
 private import CoreMetrics
 private import Glibc
@@ -30,7 +29,7 @@ package struct Supervisor: ~Copyable {
     private static let bindMilliseconds: Int64 = 5000
 
     private let invocation: Invocation
-    private let readConfiguration: () throws -> (ServerConfiguration, AccessTokens)
+    private let readConfiguration: () throws -> (ServerConfiguration, NodeSecrets)
     private let makeLogger: (ServerConfiguration) -> Logger
     private let notifier: SystemdNotifier
     private let signals = ProcessSignals()
@@ -38,11 +37,13 @@ package struct Supervisor: ~Copyable {
     private let metrics = SupervisorMetrics()
 
     private var configuration: ServerConfiguration
-    private var tokens: TokenMemory
+    private var secrets: SecretMemory
     private var logger: Logger
     private var listener: ListeningSocket?
     /// For clients that speak memcached's protocol, where there are to be any.
     private var memcachedListener: ListeningSocket?
+    /// For other nodes, where they have a port of their own.
+    private var peerListener: ListeningSocket?
     private var machine: SupervisorStateMachine
     private var workers = WorkerTable()
     /// Slots of workers that were told to leave, or killed.
@@ -52,15 +53,15 @@ package struct Supervisor: ~Copyable {
 
     /// Binds the addresses.
     /// - Parameters:
-    ///   - tokens: what the workers know of secrets.
+    ///   - secrets: what the workers are to know of them.
     ///   - cells: what the workers count in; nil: each for itself.
     ///   - readConfiguration: reads it again at a reload.
     package init(
-        _ configuration: ServerConfiguration, _ tokens: TokenMemory, _ invocation: Invocation, cells: HostCells?,
-        readConfiguration: @escaping () throws -> (ServerConfiguration, AccessTokens),
+        _ configuration: ServerConfiguration, _ secrets: SecretMemory, _ invocation: Invocation, cells: HostCells?,
+        readConfiguration: @escaping () throws -> (ServerConfiguration, NodeSecrets),
         makeLogger: @escaping (ServerConfiguration) -> Logger
     ) throws(SystemError) {
-        self.tokens = tokens
+        self.secrets = secrets
         self.configuration = configuration
         self.invocation = invocation
         self.cells = cells
@@ -72,6 +73,7 @@ package struct Supervisor: ~Copyable {
         if let address = configuration.memcachedListen {
             self.memcachedListener = try Supervisor.bind(address, logger)
         }
+        if let address = configuration.peerListen { self.peerListener = try Supervisor.bind(address, logger) }
         self.machine = SupervisorStateMachine(
             workers: configuration.workers, drainMilliseconds: Int64(configuration.drainSeconds) * 1000,
             now: MonotonicClock.milliseconds())
@@ -102,9 +104,11 @@ package struct Supervisor: ~Copyable {
             "supervising",
             metadata: [
                 "node": "\(configuration.node)", "listen": "\(configuration.listen)",
+                "peers": "\(configuration.peerListen ?? configuration.listen)",
                 "workers": "\(configuration.workers)", "memcached": "\(configuration.memcached)",
                 "pid": "\(getpid())",
             ])
+        warnOfCertificates()
         if cells == nil { logger.warning("there is no memory to share: each worker's metrics are its own alone") }
         metrics.startTime.set(time(nil))
         metrics.wanted.set(configuration.workers)
@@ -122,6 +126,10 @@ package struct Supervisor: ~Copyable {
             feedWatchdog()
         }
         logger.info("all workers have left")
+    }
+
+    private func warnOfCertificates() {
+        for warning in secrets.warnings { logger.warning("\(warning)") }
     }
 
     // MARK: Events
@@ -144,7 +152,7 @@ package struct Supervisor: ~Copyable {
 
     private mutating func reload() {
         let next: ServerConfiguration
-        let read: AccessTokens
+        let read: NodeSecrets
         do {
             (next, read) = try readConfiguration()
         } catch {
@@ -153,19 +161,26 @@ package struct Supervisor: ~Copyable {
         }
         // Workers that differ in these must not serve side by side.
         guard
-            (next.node, next.listen, next.memcachedPort, next.memcached, next.stateDirectory)
+            (
+                next.node, next.listen, next.memcachedPort, next.peerPortOffset, next.memcached, next.stateDirectory
+            )
                 == (
-                    configuration.node, configuration.listen, configuration.memcachedPort, configuration.memcached,
-                    configuration.stateDirectory
+                    configuration.node, configuration.listen, configuration.memcachedPort, configuration.peerPortOffset,
+                    configuration.memcached, configuration.stateDirectory
                 )
         else {
             logger.error(
-                "the configuration stays as it was: node, listen, memcachedPort, memcached and stateDirectory need a restart to change"
+                "the configuration stays as it was: node, listen, memcachedPort, peerPortOffset, memcached and stateDirectory need a restart to change"
             )
             return
         }
+        // Nor may they while some speak TLS and others don't.
+        guard next.speaksTLS == configuration.speaksTLS else {
+            logger.error("the configuration stays as it was: to turn TLS on or off needs a restart")
+            return
+        }
         do throws(SystemError) {
-            tokens = try TokenMemory(read)
+            secrets = try SecretMemory(read)
         } catch {
             logger.error("the configuration stays as it was", metadata: ["error": "\(error)"])
             return
@@ -173,6 +188,7 @@ package struct Supervisor: ~Copyable {
         configuration = next
         metrics.wanted.set(next.workers)
         logger = makeLogger(next)
+        warnOfCertificates()
         logger.info("replacing the workers one by one", metadata: ["workers": "\(next.workers)"])
         handle(.reload(workers: next.workers, drainMilliseconds: Int64(next.drainSeconds) * 1000))
     }
@@ -196,6 +212,7 @@ package struct Supervisor: ~Copyable {
             case .closeListener:
                 listener = nil
                 memcachedListener = nil
+                peerListener = nil
             case .notify(let state): notifier.send(state)
             case .report(let report): log(report)
             case .finish: isFinished = true
@@ -216,8 +233,9 @@ package struct Supervisor: ~Copyable {
             let process = try WorkerProcess(
                 program: invocation.program,
                 arguments: ["worker", "--slot", "\(slot)"] + invocation.arguments, environment: environment,
-                listener: descriptor, memcachedListener: memcachedListener?.descriptor, cells: cells?.descriptor,
-                tokens: tokens.descriptor)
+                listener: descriptor, memcachedListener: memcachedListener?.descriptor,
+                peerListener: peerListener?.descriptor, cells: cells?.descriptor,
+                secrets: secrets.descriptor)
             metrics.starts.increment()
             sentAway.remove(slot)
             logger.info(

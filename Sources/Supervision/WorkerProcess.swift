@@ -10,7 +10,8 @@ struct WorkerProcess: ~Copyable {
         static let lifeline: Int32 = 4
         static let cells: Int32 = 5
         static let memcachedListener: Int32 = 6
-        static let tokens: Int32 = 7
+        static let secrets: Int32 = 7
+        static let peerListener: Int32 = 8
     }
 
     let processID: Int32
@@ -27,14 +28,16 @@ struct WorkerProcess: ~Copyable {
     ///   - listener: its number must be above those that the worker finds its descriptors under, like every descriptor
     ///     here: `dup2` onto itself would leave it close-on-exec.
     ///   - memcachedListener: likewise; nil where nobody is to connect there.
+    ///   - peerListener: likewise; nil where other nodes connect where clients do.
     ///   - cells: what it counts in; nil where there is none.
-    ///   - tokens: see `TokenMemory`.
+    ///   - secrets: see `SecretMemory`.
     init(
         program: String, arguments: [String], environment: [String: String], listener: Int32,
-        memcachedListener: Int32?, cells: Int32?, tokens: Int32
+        memcachedListener: Int32?, peerListener: Int32?, cells: Int32?, secrets: Int32
     ) throws(SystemError) {
         precondition(
-            min(listener, memcachedListener ?? listener, tokens) >= ListeningSocket.lowestDescriptor,
+            min(listener, memcachedListener ?? listener, peerListener ?? listener, secrets)
+                >= ListeningSocket.lowestDescriptor,
             "see the parameter's description")
         var pair: [Int32] = [-1, -1]
         guard socketpair(AF_UNIX, Int32(SOCK_STREAM.rawValue | SOCK_CLOEXEC.rawValue), 0, &pair) == 0 else {
@@ -49,7 +52,7 @@ struct WorkerProcess: ~Copyable {
         do {
             processID = try WorkerProcess.spawn(
                 program, [program] + arguments, environment.map { "\($0.key)=\($0.value)" }, listener,
-                memcachedListener, theirs, cells, tokens)
+                memcachedListener, peerListener, theirs, cells, secrets)
         } catch {
             close(ours)
             throw error
@@ -61,7 +64,7 @@ struct WorkerProcess: ~Copyable {
 
     private static func spawn(
         _ program: String, _ arguments: [String], _ environment: [String], _ listener: Int32,
-        _ memcachedListener: Int32?, _ lifeline: Int32, _ cells: Int32?, _ tokens: Int32
+        _ memcachedListener: Int32?, _ peerListener: Int32?, _ lifeline: Int32, _ cells: Int32?, _ secrets: Int32
     ) throws(SystemError) -> Int32 {
         var actions = posix_spawn_file_actions_t()
         var attributes = posix_spawnattr_t()
@@ -76,7 +79,10 @@ struct WorkerProcess: ~Copyable {
         if let memcachedListener {
             posix_spawn_file_actions_adddup2(&actions, memcachedListener, Inherited.memcachedListener)
         }
-        posix_spawn_file_actions_adddup2(&actions, tokens, Inherited.tokens)
+        if let peerListener {
+            posix_spawn_file_actions_adddup2(&actions, peerListener, Inherited.peerListener)
+        }
+        posix_spawn_file_actions_adddup2(&actions, secrets, Inherited.secrets)
         if let cells { posix_spawn_file_actions_adddup2(&actions, cells, Inherited.cells) }
         // The worker begins with no signal blocked or ignored, whatever is here.
         var none = sigset_t()

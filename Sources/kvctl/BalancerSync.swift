@@ -14,6 +14,8 @@ struct BalancerSync {
     private let backend: String
     private let namedMap: String?
     private let serverOptions: String
+    /// By which HAProxy verifies nodes; nil: it speaks plain text to them.
+    private let serverAuthority: String?
     private let drainSeconds: Double
 
     /// Those that were named, and whoever the ring has.
@@ -35,13 +37,14 @@ struct BalancerSync {
 
     init(
         client: StoreClient, socket: BalancerSocket, backend: String, map: String?, serverOptions: String,
-        drainSeconds: Double, nodes: [NodeID]
+        serverAuthority: String?, drainSeconds: Double, nodes: [NodeID]
     ) {
         self.client = client
         self.socket = socket
         self.backend = backend
         self.namedMap = map
         self.serverOptions = serverOptions
+        self.serverAuthority = serverAuthority
         self.drainSeconds = drainSeconds
         self.nodes = nodes
         self.named = nodes
@@ -156,7 +159,14 @@ struct BalancerSync {
     private mutating func perform(_ action: BalancerPlan.Action, map: String, epoch: Epoch) throws {
         switch action {
         case .add(let name, let node):
-            try order("add server \(backend)/\(name) \(node) \(serverOptions)", expects: "New server registered.")
+            let secured = serverAuthority.map { authority in
+                // (HAProxy compares it with the certificate's common name: of addresses among its other names it knows
+                // nothing.)
+                " ssl verify required verifyhost \(node.host) ca-file \(authority) ssl-min-ver TLSv1.2 check-ssl"
+            }
+            try order(
+                "add server \(backend)/\(name) \(node) \(serverOptions)\(secured ?? "")",
+                expects: "New server registered.")
             try order("enable health \(backend)/\(name)")
             try order("enable server \(backend)/\(name)")
             Console.note("added server \(name)")

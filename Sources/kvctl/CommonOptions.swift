@@ -22,6 +22,12 @@ struct CommonOptions: ParsableArguments {
             valueName: "file"))
     var tokenFile: String?
 
+    @Option(
+        help: ArgumentHelp(
+            "Speak TLS, to nodes whose certificates the authority in this file has signed (KVCTL_CA).",
+            valueName: "file"))
+    var ca: String?
+
     @Flag(help: "Print JSON.")
     var json = false
 
@@ -49,7 +55,8 @@ struct CommonOptions: ParsableArguments {
         connections: Int = StoreClient.usualConnections, _ body: (StoreClient) async throws -> Void
     ) async throws {
         try await StoreClient.use(
-            entrance: entrance, seconds: timeout, connections: connections, tokenFile: tokenFile, body)
+            entrance: entrance, seconds: timeout, connections: connections, tokenFile: tokenFile, ca: ca,
+            body)
     }
 }
 

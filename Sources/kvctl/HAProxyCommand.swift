@@ -54,12 +54,28 @@ struct HAProxySync: AsyncParsableCommand {
             "A file of the nodes' data token (KVCTL_TOKEN_FILE, systemd's credential token).", valueName: "file"))
     var tokenFile: String?
 
+    @Option(
+        help: ArgumentHelp(
+            "Speak TLS, to nodes whose certificates the authority in this file has signed (KVCTL_CA).",
+            valueName: "file"))
+    var ca: String?
+
+    @Option(
+        help: ArgumentHelp(
+            "Have HAProxy speak TLS to an added server, by the authority's file that its configuration names for the others (KVCTL_SERVER_CA).",
+            valueName: "file"))
+    var serverCa: String?
+
     @Option(help: ArgumentHelp("What an added server is given, as in HAProxy's configuration.", valueName: "words"))
     var serverOptions = HAProxySync.usualServerOptions
 
     /// As `default-server` in haproxy.cfg, which HAProxy does not apply to what is added at run time.
     static let usualServerOptions =
         "check inter 500ms fastinter 250ms downinter 500ms fall 2 rise 1 pool-purge-delay 500ms"
+
+    private var serverAuthority: String? {
+        (serverCa ?? getenv("KVCTL_SERVER_CA").map { String(cString: $0) }).flatMap { $0.isEmpty ? nil : $0 }
+    }
 
     /// Empty where one of those that are named is none.
     private var nodes: [NodeID] {
@@ -77,7 +93,9 @@ struct HAProxySync: AsyncParsableCommand {
         guard interval >= 0.05, interval <= 3600, drain >= 0, drain <= 86_400, timeout > 0, timeout <= 3600 else {
             throw ValidationError("--interval, --drain and --timeout take seconds.")
         }
-        let isPlain = (backend + socket + (map ?? "")).unicodeScalars.allSatisfy { $0.value > 0x20 && $0 != ";" }
+        let isPlain = (backend + socket + (map ?? "") + (serverAuthority ?? "")).unicodeScalars.allSatisfy {
+            $0.value > 0x20 && $0 != ";"
+        }
         guard isPlain, !backend.isEmpty else {
             throw ValidationError("Names and paths have no blanks and no semicolons.")
         }
@@ -87,10 +105,10 @@ struct HAProxySync: AsyncParsableCommand {
     }
 
     func run() async throws {
-        try await StoreClient.use(entrance: nodes[0], seconds: timeout, tokenFile: tokenFile) { client in
+        try await StoreClient.use(entrance: nodes[0], seconds: timeout, tokenFile: tokenFile, ca: ca) { client in
             let balancer = BalancerSync(
                 client: client, socket: BalancerSocket(path: socket), backend: backend, map: map,
-                serverOptions: serverOptions, drainSeconds: drain, nodes: nodes)
+                serverOptions: serverOptions, serverAuthority: serverAuthority, drainSeconds: drain, nodes: nodes)
             if watch {
                 await Termination.cancelling {
                     var balancer = balancer

@@ -9,6 +9,7 @@ internal import HashRing
 internal import NIOCore
 internal import NIOHTTP1
 private import NIOPosix
+internal import NIOSSL
 
 /// Speaks HTTP with the store's nodes.
 ///
@@ -24,6 +25,7 @@ struct StoreClient: Sendable {
     /// The value of the field of that name; nil: there is no token to show.
     private let authorization: String?
     private let http: HTTPClient
+    private let scheme: String
 
     private static let firstPause = Duration.milliseconds(200)
     private static let longestPause = Duration.seconds(5)
@@ -34,13 +36,14 @@ struct StoreClient: Sendable {
     /// went wrong.
     static func use(
         entrance: NodeID, seconds: Double, connections: Int = StoreClient.usualConnections, tokenFile: String?,
-        _ body: (StoreClient) async throws -> Void
+        ca: String?, _ body: (StoreClient) async throws -> Void
     ) async throws {
         let client: StoreClient
         do {
             client = StoreClient(
                 entrance: entrance, seconds: seconds, connections: connections,
-                authorization: try ShownToken.authorization(named: tokenFile))
+                authorization: try ShownToken.authorization(named: tokenFile),
+                authority: try TrustedAuthority.certificates(named: ca))
         } catch {
             Console.error(error.message)
             throw ExitCode(error.outcome.exitStatus)
@@ -58,13 +61,23 @@ struct StoreClient: Sendable {
         await client.shutDown()
     }
 
-    private init(entrance: NodeID, seconds: Double, connections: Int, authorization: String?) {
+    private init(
+        entrance: NodeID, seconds: Double, connections: Int, authorization: String?, authority: [NIOSSLCertificate]?
+    ) {
+        scheme = authority == nil ? "http" : "https"
         self.authorization = authorization
         self.entrance = entrance
         self.seconds = seconds
         var configuration = HTTPClient.Configuration(
             redirectConfiguration: .disallow, timeout: .init(connect: .milliseconds(Int64(min(seconds, 3) * 1000))))
         configuration.httpVersion = .http1Only
+        if let authority {
+            // (Of a node's name, which is an address, the certificate has to have that.)
+            var tls = TLSConfiguration.makeClientConfiguration()
+            tls.minimumTLSVersion = .tlsv12
+            tls.trustRoots = .certificates(authority)
+            configuration.tlsConfiguration = tls
+        }
         configuration.connectionPool.concurrentHTTP1ConnectionsPerHostSoftLimit = connections
         // Whoever is tried again is tried by `call`.
         configuration.connectionPool.retryConnectionEstablishment = false
@@ -117,7 +130,7 @@ struct StoreClient: Sendable {
     /// The answer, whatever its status.
     func send(_ request: Request) async throws -> Answer {
         let node = request.node ?? entrance
-        var message = HTTPClientRequest(url: "http://\(node)\(request.target)")
+        var message = HTTPClientRequest(url: "\(scheme)://\(node)\(request.target)")
         message.method = request.method
         for (name, value) in request.headers { message.headers.add(name: name, value: value) }
         if let authorization { message.headers.add(name: "Authorization", value: authorization) }
@@ -131,7 +144,7 @@ struct StoreClient: Sendable {
         } catch is CancellationError {
             throw CancellationError()
         } catch {
-            throw StoreClient.failure(error, node, changes: !request.isRepeatable)
+            throw failure(error, node, changes: !request.isRepeatable)
         }
     }
 
@@ -166,7 +179,7 @@ struct StoreClient: Sendable {
         preconditionFailure("the last attempt returns or throws")
     }
 
-    private static func failure(_ error: any Error, _ node: NodeID, changes: Bool) -> Failure {
+    private func failure(_ error: any Error, _ node: NodeID, changes: Bool) -> Failure {
         switch error as? HTTPClientError {
         case .connectTimeout?:
             return Failure(.unavailable, "\(node) can't be reached; see that it runs, or name another one by --node")
@@ -178,6 +191,13 @@ struct StoreClient: Sendable {
         }
         if error is NIOConnectionError || (error as? IOError)?.errnoCode == ECONNREFUSED {
             return Failure(.unavailable, "\(node) can't be reached; see that it runs, or name another one by --node")
+        }
+        // (Before there is a connection nothing can have been done.)
+        if let reason = TrustedAuthority.reason(of: error) {
+            return Failure(.refused, "no TLS connection to \(node): \(reason)")
+        }
+        if scheme == "http", case .remoteConnectionClosed? = error as? HTTPClientError, !changes {
+            return Failure(.unavailable, "\(node) broke off; if it speaks TLS, name its authority by --ca")
         }
         return Failure(
             changes ? .unknown : .unavailable,

@@ -16,6 +16,17 @@ struct NamesTests {
     @Test(arguments: [-1, 10_000, .max, .min])
     func noPositionNumber(_ value: Int) { #expect(Position(value) == nil) }
 
+    @Test("a node's other port is at the same address, as long as there is one")
+    func shifted() throws {
+        for (text, offset, other) in [
+            ("127.0.0.1:5000", 10_000, "127.0.0.1:15000"), ("[fd00::7]:5000", 0, "[fd00::7]:5000"),
+            ("10.0.0.7:55535", 10_000, "10.0.0.7:65535"),
+        ] {
+            #expect(try #require(NodeID(text)).shifted(by: offset) == NodeID(other))
+        }
+        #expect(try #require(NodeID("10.0.0.7:55536")).shifted(by: 10_000) == nil)
+    }
+
     @Test(
         arguments: [
             ("127.0.0.1:5000", "127.0.0.1", 5000), ("10.0.0.7:1", "10.0.0.7", 1),

@@ -54,6 +54,15 @@ struct ServerConfigurationTests {
             (#"{"node": "127.0.0.1:5000", "workers": [2]}"#, "workers: neither text nor a number"),
             (#"{"node": "127.0.0.1:5000", "stateDirectory": "state"}"#, "stateDirectory is not an absolute path"),
             (#"{"node": "127.0.0.1:5000", "snapshotSeconds": -1}"#, "snapshotSeconds is not a whole number from 0"),
+            (
+                #"{"node": "127.0.0.1:60000", "peerPortOffset": 10000}"#,
+                "peerPortOffset is 10000, and ports end at 65535: the peers of 127.0.0.1:60000 could not call it"
+            ),
+            (#"{"node": "127.0.0.1:5000", "listen": "0.0.0.0:60000", "peerPortOffset": 10000}"#, "of 0.0.0.0:60000"),
+            (
+                #"{"node": "127.0.0.1:5000", "peerPortOffset": 6211, "memcachedPort": 11211}"#,
+                "memcachedPort is the peers' port: 11211"
+            ),
             (#"{"node": "127.0.0.1:5000", "memcachedPort": 5000}"#, "memcachedPort is the port of HTTP: 5000"),
             (
                 #"{"node": "127.0.0.1:5000", "memcachedPort": 0}"#,

@@ -40,7 +40,7 @@ def test_every_script_explains_itself():
     for command in (["setup.sh"], ["setup.sh", "local"], ["setup.sh", "node"], ["setup.sh", "balancer"],
                     ["setup.sh", "local", "down"], ["setup.sh", "local", "restart"], ["deploy/package.sh"],
                     ["deploy/reconfigure.sh"], ["deploy/restart-node.sh"], ["deploy/run-memcached.sh"],
-                    ["deploy/watch-memcached.sh"], ["Tests/run.sh"], ["Tests/faults/run.sh"], ["Tests/sanitize.sh"],
+                    ["deploy/watch-memcached.sh"], ["deploy/make-certs.sh"], ["Tests/run.sh"], ["Tests/faults/run.sh"], ["Tests/sanitize.sh"],
                     ["Fuzz/run.sh"]):
         run(REPOSITORY / command[0], *command[1:], "--help", directory="/").expect(says="Usage: ")
 

@@ -41,7 +41,7 @@ def test_it_installs_a_node():
         if shutil.which("systemctl"):
             wanted = root / "etc/systemd/system/multi-user.target.wants" / unit
             expect(os.readlink(wanted).endswith(f"/lib/systemd/system/{unit}"), f"{unit} is not enabled")
-    expect(configuration(root) == {"node": ADDRESS}, configuration(root))
+    expect(configuration(root) == {"node": ADDRESS, "peerPortOffset": 10000}, configuration(root))
     expect(environment(root) == {"MEMORY": "100", "THREADS": "4", "CONNECTIONS": "1024"}, environment(root))
     run("sh", "-c", f". {root}/etc/kvserver/memcached.env && test $MEMORY = 100").expect()
 
@@ -107,6 +107,8 @@ def test_wrong_options_install_nothing():
                              (["--address", ADDRESS, "--workers", "257"], "--workers takes 0 to 256"),
                              (["--address", ADDRESS, "--memory", "63"], "--memory takes MiB from 64 up"),
                              (["--address", ADDRESS, "--listen", "5000"], "--listen takes ip:port"),
+                             (["--address", ADDRESS, "--peer-port-offset", "65535"], "--peer-port-offset takes 0 to 65534"),
+                             (["--address", "10.0.0.5:55536"], "ports end at 65535"),
                              (["--address", ADDRESS, "--warm-restart", "on"], "--warm-restart takes yes or no"),
                              (["--adress", ADDRESS], "unknown argument: --adress"),
                              (["--address"], "--address needs a value"),
@@ -215,7 +217,7 @@ def test_it_makes_tokens_and_keeps_them():
 def test_without_tokens_it_has_to_be_told_so():
     root = scratch()
     install(root, "--address", ADDRESS, "--insecure")
-    expect(configuration(root) == {"node": ADDRESS, "insecure": True}, configuration(root))
+    expect(configuration(root) == {"node": ADDRESS, "peerPortOffset": 10000, "insecure": True}, configuration(root))
     expect(not (root / "etc/kvserver/tokens").exists(), "it made tokens")
     install(root, "--insecure", "--data-token", status=64, says="--insecure makes no tokens")
 

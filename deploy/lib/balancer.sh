@@ -18,19 +18,23 @@ that there are by then: HAProxy takes up the new ones without dropping a request
   --deb FILE             take kvctl from this package of the daemon: it tells HAProxy who holds which keys, and of nodes
                          that come and go (KVCTL_BINARY, or what is installed). Without it nodes are asked in turn. If
                          FILE.sha256 is beside it, it has to match
+  --tls-certificate FILE TLS for clients: a certificate chain and its key in one file of PEM (deploy/make-certs.sh --server)
+  --node-authority FILE  the nodes speak TLS, and are who they say if the authority in FILE has signed that
   --data-token FILE      the nodes' data token, where they have one, for kvctl
   --root DIR             install into DIR and leave the machine itself alone; nothing is started. Needs no root
 END
 }
 
 setup_balancer() {
-    local nodes=() bind=0.0.0.0:5000 statistics=127.0.0.1:8404 connections='' deb='' root='' data_token='' node
+    local nodes=() bind=0.0.0.0:5000 statistics=127.0.0.1:8404 connections='' deb='' root='' data_token='' certificate='' node_authority='' node
     while [ $# -gt 0 ]; do
         case $1 in
         --node) needs_value "$@" && nodes+=("$2") && shift 2 ;;
         --bind) needs_value "$@" && bind=$2 && shift 2 ;;
         --statistics) needs_value "$@" && statistics=$2 && shift 2 ;;
         --connections) needs_value "$@" && connections=$2 && shift 2 ;;
+        --tls-certificate) needs_value "$@" && certificate=$2 && shift 2 ;;
+        --node-authority) needs_value "$@" && node_authority=$2 && shift 2 ;;
         --data-token) needs_value "$@" && data_token=$2 && shift 2 ;;
         --deb) needs_value "$@" && deb=$2 && shift 2 ;;
         --root) needs_value "$@" && root=$2 && shift 2 ;;
@@ -66,6 +70,8 @@ check_balancer_options() {
     is_endpoint "$bind" || misused "--bind takes ip:port, with an IPv4 address: $bind"
     is_endpoint "$statistics" || misused "--statistics takes ip:port, with an IPv4 address: $statistics"
     [ -z "$deb" ] || [ -f "$deb" ] || die "there is no file $deb"
+    [ -z "$certificate" ] || [ -f "$certificate" ] || die "there is no file $certificate"
+    [ -z "$node_authority" ] || [ -f "$node_authority" ] || die "there is no file $node_authority"
     [ -z "$data_token" ] || [ -f "$data_token" ] || die "there is no file $data_token"
     [ -z "$connections" ] || is_number "$connections" 100 500000 ||
         misused "--connections takes 100 to 500000: $connections"
@@ -73,13 +79,16 @@ check_balancer_options() {
 
 # haproxy.cfg for this machine, on standard output.
 node_balancer() {
-    local servers='' index
+    local servers='' secured='' shown='' index
+    [ -z "$certificate" ] || shown=" ssl crt $place/kvserver.pem ssl-min-ver TLSv1.2 alpn http/1.1"
     for ((index = 0; index < ${#nodes[@]}; index++)); do
-        servers+="${servers:+$'\n'}    server node$((index + 1)) ${nodes[index]}"
+        # (HAProxy compares the name with the certificate's common name: it looks at no addresses among the other names.)
+        [ -z "$node_authority" ] || secured=" ssl verify required verifyhost ${nodes[index]%:*} ca-file $place/kvserver-authority.pem ssl-min-ver TLSv1.2"
+        servers+="${servers:+$'\n'}    server node$((index + 1)) ${nodes[index]}$secured"
     done
     # shellcheck disable=SC2016 # a command, to be read
     printf '# Written by `setup.sh balancer`, which replaces it when it is run again.\n'
-    render_balancer "$bind" "$statistics" "    maxconn ${connections:-$(fitting_connections)}
+    render_balancer "$bind$shown" "$statistics" "    maxconn ${connections:-$(fitting_connections)}
     # Once it has started, HAProxy is nobody in particular, in a directory with nothing in it.
     user haproxy
     group haproxy
@@ -101,10 +110,13 @@ fitting_connections() {
 
 # Writes the configuration if it is another one than there is. Sets `changed` then.
 write_balancer() {
-    local new=$configuration.new map=/etc/haproxy/ring.map
+    local new=$configuration.new map=/etc/haproxy/ring.map place=/etc/haproxy
     mkdir -p "${configuration%/*}"
     # (Where it is installed elsewhere, HAProxy would look for it here.)
-    [ -z "$root" ] || map=$(realpath -m "$root$map")
+    [ -z "$root" ] || map=$(realpath -m "$root$map") place=$(realpath -m "$root$place")
+    # (HAProxy reads both before it becomes nobody in particular.)
+    [ -z "$certificate" ] || install_file 600 "$certificate" "$root/etc/haproxy/kvserver.pem"
+    [ -z "$node_authority" ] || install_file 644 "$node_authority" "$root/etc/haproxy/kvserver-authority.pem"
     empty_map "$root/etc/haproxy/ring.map"
     node_balancer >"$new"
     chmod 644 "$new"
@@ -113,6 +125,7 @@ write_balancer() {
     fi
     if cmp -s "$new" "$configuration"; then
         rm "$new"
+        [ -z "$changed" ] || return 0
         say "$configuration is as it should be."
         return
     fi
@@ -125,6 +138,12 @@ write_balancer() {
     mv "$new" "$configuration"
     changed=yes
     say "Wrote $configuration."
+}
+
+# install_file MODE FROM TO: sets `changed` if that is another file than there was.
+install_file() {
+    cmp -s "$2" "$3" || changed=yes
+    install -m "$1" "$2" "$3"
 }
 
 # kvctl, its unit, and whom it asks for the ring. Sets `sync` where it is there.
@@ -145,6 +164,9 @@ install_sync() {
     fi
     install -m 644 "$HERE/deploy/units/kvctl-haproxy-sync.service" "$unit"
     environment=$(IFS=, && printf 'KVCTL_NODE=%s' "${nodes[*]}")
+    if [ -n "$node_authority" ]; then
+        environment+=$'\n'KVCTL_CA=/etc/haproxy/kvserver-authority.pem$'\n'KVCTL_SERVER_CA=/etc/haproxy/kvserver-authority.pem
+    fi
     printf '%s\n' "$environment" >"$root/etc/kvserver/balancer.env"
     if [ -n "$data_token" ]; then
         mkdir -p "$root/etc/kvserver/tokens"
@@ -158,7 +180,8 @@ install_sync() {
 }
 
 start_balancer() {
-    local at=${bind/#0.0.0.0:/127.0.0.1:} owner
+    local at=${bind/#0.0.0.0:/127.0.0.1:} owner scheme=http
+    [ -z "$certificate" ] || scheme=https
     systemctl --quiet enable haproxy.service
     if ! systemctl --quiet is-active haproxy.service; then
         if owner=$(listener_of "$bind"); then die "$bind is taken by $owner"; fi
@@ -173,10 +196,11 @@ start_balancer() {
         systemctl restart kvctl-haproxy-sync.service || balancer_failed "kvctl-haproxy-sync does not start"
     fi
     # Any answer will do: its nodes may not run yet.
-    within 10 curl --noproxy '*' --silent --max-time 3 "http://$at/" ||
+    # (Whether its certificate is good for clients can't be told here: they know it by its name.)
+    within 10 curl --noproxy '*' --silent --insecure --max-time 3 "$scheme://$at/" ||
         balancer_failed "HAProxy does not answer at $at"
-    if within 5 http "http://$at/"; then
-        say "The balancer runs. Try: curl http://$at/hash_ring"
+    if within 5 curl --noproxy '*' --silent --fail --insecure --max-time 3 "$scheme://$at/"; then
+        say "The balancer runs. Try: curl $scheme://$at/hash_ring"
         say "Statistics: http://${statistics/#0.0.0.0:/127.0.0.1:}/"
     else
         say "The balancer runs, but none of its nodes is ready: set them up by \`./setup.sh node\`, and give them a ring."

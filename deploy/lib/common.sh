@@ -68,8 +68,21 @@ authorization() {
     done
 }
 
-# http METHOD-OPTIONS... URL: curl, never through a proxy, failing on an error status.
+# authority: the file by which nodes are known, where they speak TLS to clients: KVCTL_CA, or this machine's node's.
+authority() {
+    if [ -n "${KVCTL_CA:-}" ]; then
+        printf '%s' "$KVCTL_CA"
+    elif [ -n "$(json_value tlsCertificateFile /etc/kvserver/kvserver.json)" ]; then
+        json_value peerAuthorityFile /etc/kvserver/kvserver.json
+    fi
+}
+
+# http METHOD-OPTIONS... URL: curl, never through a proxy, failing on an error status. Of an http:// URL where nodes speak
+# TLS, it is https.
 http() {
+    local file last=${*: -1}
+    file=$(authority)
+    if [ -n "$file" ]; then set -- --cacert "$file" "${@:1:$#-1}" "${last/#http:/https:}"; fi
     curl --config <(authorization) --noproxy '*' --silent --show-error --fail-with-body --max-time 5 "$@"
 }
 

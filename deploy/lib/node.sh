@@ -16,12 +16,18 @@ package or checkout it replaces the daemon. memcached stays up meanwhile, and wi
 
   --address IP:PORT   by which the other nodes and the balancer reach this node (needed the first time)
   --listen IP:PORT    the address to bind, where that is another one, as on a machine behind NAT: 0.0.0.0:5000
+  --peer-port-offset N
+                      the other nodes call this one at a port so much higher, which serves nothing else; 0 for one port
+                      for them and for clients. The same on every node (the first time: 10000)
   --memory MIB        memory for the pairs, from 64 up (the first time: two fifths of the machine's)
   --warm-restart yes|no
                       whether the pairs lie in /dev/shm, so that they outlast a planned restart of memcached (yes); no is
                       for a machine whose /dev/shm is too small, such as many a container's
   --tokens DIR        take the tokens from the files admin, peer and data in DIR, which come from the cluster's first node.
                       Without it, those that are here stay, or are made; /etc/kvserver/tokens has them
+  --certificates DIR  TLS, to clients and between nodes: take this node's certificate and key, named by its IP address, and
+                      ca.pem from DIR, where deploy/make-certs.sh has put them. Again with new ones it replaces them. All
+                      nodes of a cluster, or none
   --data-token        make a data token, too: clients need it from then on to read and write pairs
   --insecure          no tokens: whoever reaches the node may change the ring
   --workers N         worker processes, 1 to 256; 0 for one a core (the first time: one a core)
@@ -32,8 +38,9 @@ package or checkout it replaces the daemon. memcached stays up meanwhile, and wi
 The daemon comes from --deb; else from KVSERVER_BINARY; else it is built here, if there is a Swift toolchain; else from
 the kvserver_*.deb in the checkout. Make a package on a bigger machine with deploy/package.sh: building takes 4 GiB.
 
-No firewall is touched. The balancer and the other nodes have to reach IP:PORT, and nobody else should: there is no TLS
-yet, and without a data token whoever reaches a node may read and write. memcached listens on a unix socket only.
+No firewall is touched. The balancer has to reach IP:PORT, and the other nodes the same address at PORT + 10000 (see
+--peer-port-offset); nobody else should: without a data token whoever reaches a node may read and write. memcached listens
+on a unix socket only.
 
 Environment: KVSERVER_BINARY=/path/to/KVServer   installs that instead of building, with the kvctl beside it
              KVCTL_BINARY=/path/to/kvctl         or this one
@@ -41,15 +48,17 @@ USAGE
 }
 
 setup_node() {
-    local address='' listen='' memory='' workers='' warm='' deb='' root='' tokens='' data_token='' insecure=''
+    local address='' listen='' memory='' workers='' warm='' deb='' root='' tokens='' data_token='' insecure='' offset='' certificates=''
     while [ $# -gt 0 ]; do
         case $1 in
         --address) needs_value "$@" && address=$2 && shift 2 ;;
         --listen) needs_value "$@" && listen=$2 && shift 2 ;;
+        --peer-port-offset) needs_value "$@" && offset=$2 && shift 2 ;;
         --memory) needs_value "$@" && memory=$2 && shift 2 ;;
         --workers) needs_value "$@" && workers=$2 && shift 2 ;;
         --warm-restart) needs_value "$@" && warm=$2 && shift 2 ;;
         --tokens) needs_value "$@" && tokens=$2 && shift 2 ;;
+        --certificates) needs_value "$@" && certificates=$2 && shift 2 ;;
         --data-token) data_token=yes && shift ;;
         --insecure) insecure=yes && shift ;;
         --deb) needs_value "$@" && deb=$2 && shift 2 ;;
@@ -71,9 +80,10 @@ setup_node() {
 
     find_package
     if [ -n "$root" ]; then unpack_into_root; else install_node_package; fi
-    local changed=''
+    local changed='' renewed=''
     write_configuration
     write_tokens
+    install_certificates
     if [ -n "$root" ]; then
         say "Installed in $root: ${deb##*/}, ${configuration#"$root"}, ${environment#"$root"}. Nothing was started."
     else
@@ -85,6 +95,7 @@ check_node_options() {
     [ -z "$address" ] || is_endpoint "$address" || misused "--address takes ip:port, with an IPv4 address: $address"
     [[ $address != 0.0.0.0:* ]] || misused "--address is how others reach this node; 0.0.0.0 goes to --listen"
     [ -z "$listen" ] || is_endpoint "$listen" || misused "--listen takes ip:port, with an IPv4 address: $listen"
+    check_peer_port
     [ -z "$memory" ] || is_number "$memory" 64 1000000 || misused "--memory takes MiB from 64 up: $memory"
     [ -z "$workers" ] || is_number "$workers" 0 256 || misused "--workers takes 0 to 256: $workers"
     [[ ${warm:-yes} =~ ^(yes|no)$ ]] || misused "--warm-restart takes yes or no: $warm"
@@ -96,7 +107,28 @@ check_node_options() {
             die "there are no files admin and peer in $tokens"
         fi
     fi
+    local file host=${address:-$(json_value node "$configuration")}
+    host=${host%:*}
+    if [ -n "$certificates" ]; then
+        for file in ca.pem "$host.pem" "$host.key"; do
+            [ -r "$certificates/$file" ] || die "there is no file $certificates/$file: see deploy/make-certs.sh --help"
+        done
+        [ "${offset:-$(json_value peerPortOffset "$configuration")}" != 0 ] ||
+            misused "--certificates needs a port for the peers: --peer-port-offset"
+        [ -z "$insecure" ] || misused "--certificates needs tokens as well: leave --insecure away"
+    fi
     [ -z "$insecure" ] || [ -z "$tokens$data_token" ] || misused "--insecure makes no tokens"
+}
+
+# The peers' port has to be one, wherever this node is known or listens. Sets `offset` for a first configuration.
+check_peer_port() {
+    [ -z "$offset" ] || is_number "$offset" 0 65534 || misused "--peer-port-offset takes 0 to 65534: $offset"
+    [ -n "$offset" ] || [ -e "$configuration" ] || offset=10000
+    local place
+    for place in ${address:+"$address"} ${listen:+"$listen"}; do
+        [ $((${place##*:} + ${offset:-0})) -le 65535 ] ||
+            misused "ports end at 65535, so nobody could call $place $offset above it: --peer-port-offset"
+    done
 }
 
 # What would make the services fail, told before anything is installed.
@@ -225,6 +257,7 @@ write_configuration() {
 END
         changed=yes
     fi
+    [ -z "$offset" ] || set_json peerPortOffset "$offset"
     [ -z "$listen" ] || set_json listen "\"$listen\""
     case $workers in
     '') ;;
@@ -290,6 +323,36 @@ write_token() {
     changed=yes
 }
 
+# The certificate, for anybody; its key for the daemon alone; and what the configuration says of them. Files, rather than
+# systemd's credentials, are read again at each reload, so that new ones cost no restart.
+install_certificates() {
+    [ -n "$certificates" ] || return 0
+    local host directory=$etc/tls file mode
+    host=$(json_value node "$configuration")
+    host=${host%:*}
+    mkdir -p "$directory"
+    chmod 755 "$directory"
+    for file in ca.pem node.pem node.key; do
+        mode=644
+        [ "$file" != node.key ] || mode=400
+        (umask 077 && cat "$certificates/${file/node/$host}" >"$directory/$file.new")
+        chmod "$mode" "$directory/$file.new"
+        if [ "$file" = node.key ]; then
+            if [ "$(id -u)" = 0 ] && id kvserver >/dev/null 2>&1; then
+                chown kvserver: "$directory/$file.new"
+            else
+                say "There is no user kvserver here yet: once there is, chown kvserver: /etc/kvserver/tls/node.key"
+            fi
+        fi
+        cmp -s "$directory/$file.new" "$directory/$file" || renewed=yes
+    done
+    # (All at once, as far as files go: a reload in between would find a key that is not the certificate's, and keep what it had.)
+    for file in ca.pem node.pem node.key; do mv -f "$directory/$file.new" "$directory/$file"; done
+    for file in tlsCertificateFile:node.pem tlsKeyFile:node.key peerCertificateFile:node.pem peerKeyFile:node.key peerAuthorityFile:ca.pem; do
+        set_json "${file%:*}" "\"/etc/kvserver/tls/${file#*:}\""
+    done
+}
+
 # Two fifths of the machine's memory in MiB. (A tmpfs, where the pairs lie, is half of it by default.)
 fitting_memory() {
     local mib
@@ -337,16 +400,19 @@ start_node() {
     # memcached is never restarted here: that is for whoever knows what becomes of the pairs.
     for unit in kvserver-memcached.service kvserver.service; do
         verb=start
-        if [ "$unit" = kvserver.service ] && [ -n "$changed" ]; then verb=restart; fi
+        if [ "$unit" = kvserver.service ]; then
+            if [ -n "$changed" ]; then verb=restart; elif [ -n "$renewed" ]; then verb=reload-or-restart; fi
+        fi
         systemctl "$verb" "$unit" || node_failed "$unit does not start" "$unit"
     done
     node=$(json_value node "$configuration")
     at=$(json_value listen "$configuration")
     at=${at:-$node}
     at=${at/#0.0.0.0:/127.0.0.1:}
-    within 30 http "http://$at/health/live" || node_failed "the node does not answer at $at" kvserver.service
+    # (By whatever address it listens, its certificate is for the one by which it is known.)
+    within 30 http --connect-to "::$at" "http://$node/health/live" || node_failed "the node does not answer at $at" kvserver.service
     say "The node $node runs: systemctl status kvserver, journalctl -u kvserver."
-    if http "http://$at/hash_ring" 2>/dev/null | grep -qE '"epoch":[1-9]'; then
+    if http --connect-to "::$at" "http://$node/hash_ring" 2>/dev/null | grep -qE '"epoch":[1-9]'; then
         say "It has a ring: curl http://$at/hash_ring"
         return
     fi
