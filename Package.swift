@@ -28,12 +28,12 @@ let package = Package(
     products: [
         .executable(name: "KVServer", targets: ["KVServer"]),
         .executable(name: "kvctl", targets: ["kvctl"]),
-        // What reads bytes from elsewhere, for the package beside this one that fuzzes it.
+        // What reads bytes from elsewhere, and what tests of it share, for the package beside this one that fuzzes it.
         .library(
             name: "Parsers",
             targets: [
-                "HTTPFront", "MemcachedFront", "Listening", "Cluster", "RequestTracing", "Memcached", "Etcd", "Control",
-                "KeyValue", "HashRing",
+                "AccessControl", "HTTPFront", "MemcachedFront", "Listening", "Cluster", "RequestTracing", "Memcached",
+                "Etcd", "Control", "KeyValue", "HashRing", "TestSupport",
             ]),
     ],
     dependencies: [
@@ -124,8 +124,8 @@ let package = Package(
 
         // What tests share: a real memcached on a socket of its own, a scripted fake one, random numbers by seed.
         .target(
-            name: "TestSupport", dependencies: ["KeyValue", "HashRing", nioCore], path: "Tests/TestSupport",
-            swiftSettings: settings),
+            name: "TestSupport", dependencies: ["Cluster", "KeyValue", "HashRing", nioCore, nioHTTP1, nioEmbedded],
+            path: "Tests/TestSupport", swiftSettings: settings),
         .testTarget(name: "TelemetryTests", dependencies: ["Telemetry", metrics], swiftSettings: settings),
         .testTarget(
             name: "AccessControlTests", dependencies: ["AccessControl", "HashRing", "TestSupport"],
