@@ -12,6 +12,13 @@ let settings: [SwiftSetting] = [
     .treatAllWarnings(as: .error),
 ]
 
+/// Swift's own libraries become part of the program: nothing of Swift's has to be installed on the hosts, and nothing is
+/// called by way of a table (docs/performance.md). ThreadSanitizer is told of tasks by the shared ones alone, and takes
+/// each task for a race otherwise (Tests/sanitize.sh).
+let ofPrograms: [LinkerSetting] =
+    Context.environment["KVSERVER_SHARED_RUNTIME"] == nil
+    ? [.unsafeFlags(["-static-stdlib", "-l_FoundationCShims", "-l_FoundationCollections"])] : []
+
 let nioCore = Target.Dependency.product(name: "NIOCore", package: "swift-nio")
 let nioPosix = Target.Dependency.product(name: "NIOPosix", package: "swift-nio")
 let nioHTTP1 = Target.Dependency.product(name: "NIOHTTP1", package: "swift-nio")
@@ -106,9 +113,7 @@ let package = Package(
                 .product(name: "ArgumentParser", package: "swift-argument-parser"),
             ],
             swiftSettings: settings,
-            // Swift's own libraries become part of the program: nothing of Swift's has to be installed on the hosts, and
-            // nothing is called by way of a table (docs/performance.md).
-            linkerSettings: [.unsafeFlags(["-static-stdlib", "-l_FoundationCShims", "-l_FoundationCollections"])]),
+            linkerSettings: ofPrograms),
 
         // What kvctl decides and decodes, without IO.
         .target(name: "Control", dependencies: ["KeyValue", "HashRing", nioCore, crypto], swiftSettings: settings),
@@ -119,8 +124,7 @@ let package = Package(
                 .product(name: "ArgumentParser", package: "swift-argument-parser"),
             ],
             swiftSettings: settings,
-            // As KVServer's.
-            linkerSettings: [.unsafeFlags(["-static-stdlib", "-l_FoundationCShims", "-l_FoundationCollections"])]),
+            linkerSettings: ofPrograms),
 
         // What tests share: a real memcached on a socket of its own, a scripted fake one, random numbers by seed.
         .target(
