@@ -68,6 +68,7 @@ fi
 if [ -n "$build" ]; then chrt --idle 0 "${BUILD[@]}" 2>&1 | { grep -v 'Cannot export local symbol' || true; }; fi
 program=$("${BUILD[@]}" --show-bin-path)/Fuzz
 [ -x "$program" ] || misused "there is no $program: build it"
+program=$(nice -n 19 python3 "$HERE/link.py")
 
 passed=0 failed=0
 for target in "${chosen[@]}"; do

@@ -129,7 +129,8 @@ private func inetText(_ bytes: [UInt8]) -> String? {
         again.callee == hello.callee
     else { fatalError("another hello") }
     var stranger = PeerCalleeHandshake()
-    hold(stranger.greeted(hello, at: nowhere, someSecrets, nonce: nonce) == nil, "a hello to another node")
+    let elsewhere = hello.callee == someNode ? otherNode : someNode
+    hold(stranger.greeted(hello, at: elsewhere, someSecrets, nonce: nonce) == nil, "a hello to another node")
     guard let answer = stranger.greeted(hello, at: hello.callee, someSecrets, nonce: nonce) else {
         fatalError("a hello without an answer")
     }
@@ -145,7 +146,6 @@ private func inetText(_ bytes: [UInt8]) -> String? {
 
 private let someNode = NodeID("127.0.0.11:5000")!
 private let otherNode = NodeID("127.0.0.12:5000")!
-private let nowhere = NodeID("127.0.0.13:5000")!
 
 private let someSecrets: PeerSecrets = {
     let text = String(repeating: "a", count: 64) + "\n" + String(repeating: "b", count: 64)
