@@ -70,6 +70,8 @@ program=$("${BUILD[@]}" --show-bin-path)/Fuzz
 [ -x "$program" ] || misused "there is no $program: build it"
 program=$(nice -n 19 python3 "$HERE/link.py")
 
+# (A third faster; with more, an input that was found says from where its memory came.)
+export ASAN_OPTIONS=${ASAN_OPTIONS:-malloc_context_size=1:quarantine_size_mb=8}
 passed=0 failed=0
 for target in "${chosen[@]}"; do
     work=$HERE/.build/found/$target
