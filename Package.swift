@@ -12,6 +12,13 @@ let settings: [SwiftSetting] = [
     .treatAllWarnings(as: .error),
 ]
 
+/// Swift's own libraries become part of the program: nothing of Swift's has to be installed on the hosts, and nothing is
+/// called by way of a table (docs/performance.md). ThreadSanitizer is told of tasks by the shared ones alone, and takes
+/// each task for a race otherwise (Tests/sanitize.sh).
+let ofPrograms: [LinkerSetting] =
+    Context.environment["KVSERVER_SHARED_RUNTIME"] == nil
+    ? [.unsafeFlags(["-static-stdlib", "-l_FoundationCShims", "-l_FoundationCollections"])] : []
+
 let nioCore = Target.Dependency.product(name: "NIOCore", package: "swift-nio")
 let nioPosix = Target.Dependency.product(name: "NIOPosix", package: "swift-nio")
 let nioHTTP1 = Target.Dependency.product(name: "NIOHTTP1", package: "swift-nio")
@@ -30,12 +37,12 @@ let package = Package(
     products: [
         .executable(name: "KVServer", targets: ["KVServer"]),
         .executable(name: "kvctl", targets: ["kvctl"]),
-        // What reads bytes from elsewhere, for the package beside this one that fuzzes it.
+        // What reads bytes from elsewhere, and what tests of it share, for the package beside this one that fuzzes it.
         .library(
             name: "Parsers",
             targets: [
-                "HTTPFront", "MemcachedFront", "Listening", "Cluster", "RequestTracing", "Memcached", "Etcd", "Control",
-                "KeyValue", "HashRing",
+                "AccessControl", "HTTPFront", "MemcachedFront", "Listening", "Cluster", "RequestTracing", "Memcached",
+                "Etcd", "Control", "KeyValue", "HashRing", "TestSupport",
             ]),
     ],
     dependencies: [
@@ -120,9 +127,7 @@ let package = Package(
                 .product(name: "ArgumentParser", package: "swift-argument-parser"),
             ],
             swiftSettings: settings,
-            // Swift's own libraries become part of the program: nothing of Swift's has to be installed on the hosts, and
-            // nothing is called by way of a table (docs/performance.md).
-            linkerSettings: [.unsafeFlags(["-static-stdlib", "-l_FoundationCShims", "-l_FoundationCollections"])]),
+            linkerSettings: ofPrograms),
 
         // What kvctl decides and decodes, without IO.
         .target(name: "Control", dependencies: ["KeyValue", "HashRing", nioCore, crypto], swiftSettings: settings),
@@ -134,13 +139,12 @@ let package = Package(
                 .product(name: "ArgumentParser", package: "swift-argument-parser"),
             ],
             swiftSettings: settings,
-            // As KVServer's.
-            linkerSettings: [.unsafeFlags(["-static-stdlib", "-l_FoundationCShims", "-l_FoundationCollections"])]),
+            linkerSettings: ofPrograms),
 
         // What tests share: a real memcached on a socket of its own, a scripted fake one, random numbers by seed.
         .target(
-            name: "TestSupport", dependencies: ["KeyValue", "HashRing", nioCore], path: "Tests/TestSupport",
-            swiftSettings: settings),
+            name: "TestSupport", dependencies: ["Cluster", "KeyValue", "HashRing", nioCore, nioHTTP1, nioEmbedded],
+            path: "Tests/TestSupport", swiftSettings: settings),
         .testTarget(name: "TelemetryTests", dependencies: ["Telemetry", metrics], swiftSettings: settings),
         .testTarget(
             name: "AccessControlTests", dependencies: ["AccessControl", "HashRing", "TestSupport"],

@@ -144,3 +144,15 @@ package struct JobProgress: Codable, Sendable, Hashable {
     package var bytesMoved = 0
     package var seconds = 0.0
 }
+
+extension JobProgress {
+    package init(from decoder: any Decoder) throws {
+        let container = try decoder.container(keyedBy: CodingKeys.self)
+        self.init(
+            pairsFound: try container.decodeCount(forKey: .pairsFound),
+            pairsDone: try container.decodeCount(forKey: .pairsDone),
+            pairsMoved: try container.decodeCount(forKey: .pairsMoved),
+            bytesMoved: try container.decodeCount(forKey: .bytesMoved),
+            seconds: try container.decode(Double.self, forKey: .seconds))
+    }
+}

@@ -74,7 +74,8 @@ package enum BalancerAnswers {
         for line in lines.dropFirst() {
             let fields = line.split(separator: ",", omittingEmptySubsequences: false).map(String.init)
             guard fields.count > max(proxy, server, current, queued), fields[proxy] == backend else { continue }
-            requests[fields[server]] = (Int(fields[current]) ?? 0) + (Int(fields[queued]) ?? 0)
+            // (Which add up, whatever they say.)
+            requests[fields[server]] = [current, queued].reduce(0) { $0 + Int(UInt32(fields[$1]) ?? 0) }
         }
         return requests
     }

@@ -64,8 +64,9 @@ package struct ChangePreview: Sendable {
         let known = nodes.filter { pairs[$0.node] != nil && $0.slotsHeldBefore > 0 }
         let slots = known.reduce(0) { $0 + $1.slotsHeldBefore }
         guard slots > 0 else { return nil }
-        let all = known.reduce(0) { $0 + (pairs[$1.node] ?? 0) }
-        return Int((Double(all) / Double(slots) * Double(copiesMoved)).rounded())
+        // (As numbers with a point: what nodes say need not add up.)
+        let all = known.reduce(0) { $0 + Double(pairs[$1.node] ?? 0) }
+        return Int(exactly: (all / Double(slots) * Double(copiesMoved)).rounded())
     }
 }
 

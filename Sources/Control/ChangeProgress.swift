@@ -40,7 +40,7 @@ package struct ChangeProgress: Hashable, Sendable, Encodable {
         let speeds = parts.values.map { part in
             (
                 left: part.pairsFound - part.pairsDone,
-                speed: part.seconds > 0 ? Double(part.pairsDone) / part.seconds : 0
+                speed: part.seconds >= 0.001 ? Double(part.pairsDone) / part.seconds : 0
             )
         }
         pairsPerSecond = speeds.reduce(0) { $0 + $1.speed }

@@ -89,14 +89,16 @@ package struct NodeRates: Hashable, Sendable, Encodable {
     ) {
         let grown = after.growth(since: before)
         func gauge(_ name: String) -> Double? { gauges.first { $0.name == name }?.value }
+        // (What a node says may be no number, or too large for one.)
+        func count(_ name: String) -> Int { gauge(name).flatMap { Int(exactly: $0.rounded()) } ?? 0 }
         let seconds = max(seconds, 0.001)
         requestsPerSecond = grown.requests / seconds
         errorsPerSecond = grown.errors / seconds
         hopsPerSecond = grown.hops / seconds
         medianMilliseconds = NodeRates.quantile(0.5, of: grown.buckets)
         p99Milliseconds = NodeRates.quantile(0.99, of: grown.buckets)
-        connections = Int(gauge("kvserver_connections") ?? 0)
-        epoch = Int(gauge("kvserver_ring_epoch") ?? 0)
+        connections = count("kvserver_connections")
+        epoch = count("kvserver_ring_epoch")
         if let stored = gauge("kvserver_memcached_stored_bytes"), let limit = gauge("kvserver_memcached_limit_bytes"),
             limit > 0
         {

@@ -1,6 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
 
 package import HashRing
+private import KeyValue
 
 /// What kvctl reads of `GET /status`; whatever else is there is left alone, so that it may be of another version.
 package struct NodeStatus: Decodable, Sendable {
@@ -56,6 +57,18 @@ package struct NodeStatus: Decodable, Sendable {
         package let pairsMoved: Int
         package let bytesMoved: Int
         package let seconds: Double
+
+        private enum Field: String, CodingKey { case node, pairsFound, pairsDone, pairsMoved, bytesMoved, seconds }
+
+        package init(from decoder: any Decoder) throws {
+            let container = try decoder.container(keyedBy: Field.self)
+            node = try container.decode(NodeID.self, forKey: .node)
+            pairsFound = try container.decodeCount(forKey: .pairsFound)
+            pairsDone = try container.decodeCount(forKey: .pairsDone)
+            pairsMoved = try container.decodeCount(forKey: .pairsMoved)
+            bytesMoved = try container.decodeCount(forKey: .bytesMoved)
+            seconds = try container.decode(Double.self, forKey: .seconds)
+        }
     }
 
     /// As whoever asks for the ring's document has it.

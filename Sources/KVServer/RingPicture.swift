@@ -117,7 +117,8 @@ enum RingPicture {
             if let first, let last, last.atMilliseconds > first.atMilliseconds {
                 rates = NodeRates(
                     from: first.tally, to: last.tally,
-                    seconds: Double(last.atMilliseconds - first.atMilliseconds) / 1000)
+                    // (As numbers with a point, whose difference is one, whatever a node says.)
+                    seconds: (Double(last.atMilliseconds) - Double(first.atMilliseconds)) / 1000)
             }
             requestsPerSecond = rates?.requestsPerSecond
             errorsPerSecond = rates?.errorsPerSecond

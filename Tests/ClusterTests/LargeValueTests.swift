@@ -6,10 +6,11 @@ import KeyValue
 import NIOCore
 import NIOEmbedded
 import RequestTracing
+import TestSupport
 import Testing
 
 /// A store of one process's dictionary that answers when it is told to, in any order.
-private final class ChunkStore: PairStore {
+private final class ChunkStore: DictionaryStore {
     var asker: RequestTrace?
     var wallMilliseconds: UInt64 = 1_000_000
     var itemBytes = 2000
@@ -51,15 +52,7 @@ private final class ChunkStore: PairStore {
         }
     }
 
-    func write(
-        _ key: StoredKey, _ envelope: Envelope, if precondition: Precondition, _ consistency: Consistency?,
-        completion: @escaping (Result<Version, OperationFailure>) -> Void
-    ) {
-        guard precondition.verdict(on: held[key], atMilliseconds: wallMilliseconds) == .met else {
-            return completion(.failure(.preconditionFailed(held: held[key]?.version ?? .none)))
-        }
-        write(key, envelope, consistency, completion: completion)
-    }
+    func held(_ key: StoredKey) -> Envelope? { held[key] }
 
     func runOne() { waiting.remove(at: Int.random(in: waiting.indices))() }
 

@@ -63,17 +63,6 @@ struct FastPathTests {
         Int.random(in: 0..<of, using: &random) == 0
     }
 
-    /// The parts that the decoder finds in these bytes; nil where it finds an error.
-    private func decoded(_ bytes: some Sequence<UInt8>) -> [HTTPServerRequestPart]? {
-        let channel = EmbeddedChannel(
-            handler: ByteToMessageHandler(HTTPRequestDecoder(leftOverBytesStrategy: .dropBytes)))
-        defer { _ = try? channel.finish(acceptAlreadyClosed: true) }
-        guard (try? channel.writeInbound(ByteBuffer(bytes: bytes))) != nil else { return nil }
-        var parts: [HTTPServerRequestPart] = []
-        while let part = try? channel.readInbound(as: HTTPServerRequestPart.self) { parts.append(part) }
-        return parts
-    }
-
     @Test("each request that it finds is the decoder's, to the byte", arguments: [1, 2, 3, 4] as [UInt64])
     func sameRequests(seed: UInt64) throws {
         var random = SeededGenerator(seed: seed)
@@ -90,14 +79,14 @@ struct FastPathTests {
             }
             if request.method == .get { reads += 1 } else { writes += 1 }
             let text = String(decoding: bytes, as: UTF8.self).debugDescription
-            let parts = try #require(decoded(bytes[..<length]), "\(text)")
+            let parts = try #require(decodedRequests(in: bytes[..<length]), "\(text)")
             guard case .head(let head)? = parts.first, case .end(nil)? = parts.last else {
                 Issue.record("the decoder finds \(parts) in \(text)")
                 continue
             }
             var body = ByteBuffer()
             for case .body(var part) in parts { body.writeBuffer(&part) }
-            let shorter = decoded(bytes[..<(length - 1)]) ?? []
+            let shorter = decodedRequests(in: bytes[..<(length - 1)]) ?? []
             #expect(!shorter.contains { if case .end = $0 { true } else { false } }, "it ends no sooner: \(text)")
             let reading = HeadReading(head)
             #expect(trace?.id == reading.trace?.id && trace?.parent == reading.trace?.parent, "\(text)")

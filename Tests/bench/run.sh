@@ -54,7 +54,7 @@ for tool in memcached nginx wrk haproxy curl python3; do
     command -v $tool >/dev/null || die "$tool is missing: apt-get install memcached nginx-light wrk haproxy curl python3"
 done
 
-DIRECTORY=$(mktemp -d /tmp/kvserver-bench-XXXXXX)
+DIRECTORY=$(mktemp -d "${TMPDIR:-/tmp}/kvserver-bench-XXXXXX")
 export KVSERVER_LOCAL=$DIRECTORY/cluster
 
 finish() {

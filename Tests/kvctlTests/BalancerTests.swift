@@ -74,6 +74,8 @@ private func ring(_ seats: [(Int, Int)]) -> Ring {
         let text = "# pxname,svname,qcur,qmax,scur,\nclients,FRONTEND,,,9,\nnodes,node1,2,0,5,\nnodes,node2,0,0,0,\n"
         #expect(try BalancerAnswers.requests(text, backend: "nodes") == ["node1": 7, "node2": 0])
         #expect(throws: BalancerAnswers.Malformed.self) { try BalancerAnswers.requests("no", backend: "nodes") }
+        let most = "# pxname,svname,qcur,scur,\nnodes,node1,9223372036854775807,9223372036854775807,\n"
+        #expect(try BalancerAnswers.requests(most, backend: "nodes") == ["node1": 0])
     }
 
     @Test func maps() throws {

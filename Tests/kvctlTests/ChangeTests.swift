@@ -23,6 +23,7 @@ private func document(replicas: Int, _ seats: [(Int, Int)]) -> RingDocument {
         #expect((preview.slotsWithNewOwner, preview.copiesMoved, preview.copies) == (2000, 2000, 10_000))
         #expect(preview.estimatedPairs(held: [node(1): 500, node(2): 500]) == 200)
         #expect(preview.estimatedPairs(held: [:]) == nil)
+        #expect(preview.estimatedPairs(held: [node(1): .max, node(2): .max]) ?? 0 > 1 << 61)
     }
 
     @Test func withReplicasOnlyCopiesTravelThatSomebodyLacks() throws {
@@ -89,6 +90,15 @@ private func document(replicas: Int, _ seats: [(Int, Int)]) -> RingDocument {
         #expect(progress.line == "crossing: 150 of 400 pairs, 30/s, 10 s left")
         #expect(progress.bar(width: 80).hasPrefix("[") && progress.bar(width: 80).contains("] 37 % crossing"))
         #expect(progress.bar(width: 80).count < 80)
+    }
+
+    @Test(arguments: ["9223372036854775807", "-9223372036854775808", "-1", "1125899906842625"])
+    func numbersThatDoNotAddUpAreNoStatus(_ found: String) {
+        #expect(throws: DecodingError.self) {
+            try status(
+                epoch: 5, step: "copying",
+                part(1, found: 1, done: 1, seconds: 1).replacing("\"pairsFound\":1", with: "\"pairsFound\":\(found)"))
+        }
     }
 
     @Test func withoutAnySpeedThereIsNoTimeLeft() throws {

@@ -125,6 +125,13 @@ import Testing
         #expect(abs((rates.p99Milliseconds ?? 0) - 2.96) < 1e-9)
     }
 
+    @Test(arguments: [.nan, .infinity, -.infinity, 1e300] as [Double])
+    func whatIsNoNumberOfConnectionsIsNone(_ value: Double) {
+        let gauges = ["kvserver_connections", "kvserver_ring_epoch"].map { MetricSample(name: $0, value: value) }
+        let rates = NodeRates(from: gauges, to: gauges, seconds: 1)
+        #expect((rates.connections, rates.epoch) == (0, 0))
+    }
+
     @Test func oneThatWasStartedAgainCountsFromItsBeginning() {
         let rates = NodeRates(from: look(1000, 0, 0, 0), to: look(50, 0, 0, 0), seconds: 1)
         #expect(rates.requestsPerSecond == 50)

@@ -44,10 +44,14 @@ private let targets: [String: @Sendable (UnsafeRawBufferPointer) -> Void] = [
     // HTTP
     "head": fuzzHead, "connection": fuzzConnection, "form": fuzzForm, "fields": fuzzFields,
     "batch-json": fuzzBatchJSON, "cursor": fuzzCursor,
+    // Who may do what
+    "tokens": fuzzTokens, "addresses": fuzzAddresses, "handshake": fuzzHandshake,
     // Between nodes, and kept
     "envelope": fuzzEnvelope, "stored-key": fuzzStoredKey, "peer-batch": fuzzPeerBatch, "peer-answer": fuzzPeerAnswer,
     "peer-json": fuzzPeerJSON, "listing": fuzzListing, "ring-json": fuzzRingJSON, "host-record": fuzzHostRecord,
-    "snapshot": fuzzSnapshot, "backup": fuzzBackup, "import": fuzzImport, "etcd": fuzzEtcd,
+    "snapshot": fuzzSnapshot, "backup": fuzzBackup, "import": fuzzImport, "etcd": fuzzEtcd, "manifest": fuzzManifest,
+    // What kvctl and the page read
+    "status": fuzzStatus, "metrics": fuzzMetrics, "balancer": fuzzBalancer,
     // memcached
     "metadump": fuzzMetadump, "replies": fuzzReplies, "stamp": fuzzStamp, "commands": fuzzCommands,
 ]

@@ -6,9 +6,10 @@ internal import HashRing
 internal import KeyValue
 internal import NIOCore
 internal import RequestTracing
+internal import TestSupport
 
 /// A store of one process's dictionary, which answers at once, and alike in each run.
-final class FuzzStore: DataService {
+final class FuzzStore: DataService, DictionaryStore {
     static let node = NodeID("127.0.0.11:5000")!
 
     var asker: RequestTrace?
@@ -35,7 +36,14 @@ final class FuzzStore: DataService {
     func read(
         _ key: Key, _ consistency: Consistency?, completion: @escaping (Result<Envelope?, OperationFailure>) -> Void
     ) {
-        completion(.success(pairs[StoredKey(key)].flatMap { $0.isTombstone ? nil : $0 }))
+        read(stored: StoredKey(key), consistency, completion: completion)
+    }
+
+    func read(
+        stored key: StoredKey, _ consistency: Consistency?,
+        completion: @escaping (Result<Envelope?, OperationFailure>) -> Void
+    ) {
+        completion(.success(pairs[key].flatMap { $0.isTombstone ? nil : $0 }))
     }
 
     func write(
@@ -49,15 +57,7 @@ final class FuzzStore: DataService {
         completion(.success(envelope.version))
     }
 
-    func write(
-        _ key: StoredKey, _ envelope: Envelope, if precondition: Precondition, _ consistency: Consistency?,
-        completion: @escaping (Result<Version, OperationFailure>) -> Void
-    ) {
-        guard precondition.verdict(on: pairs[key], atMilliseconds: wallMilliseconds) == .met else {
-            return completion(.failure(.preconditionFailed(held: pairs[key]?.version ?? .none)))
-        }
-        write(key, envelope, consistency, completion: completion)
-    }
+    func held(_ key: StoredKey) -> Envelope? { pairs[key] }
 
     func restore(
         _ key: StoredKey, _ record: Envelope, completion: @escaping (Result<Bool, OperationFailure>) -> Void
@@ -66,8 +66,8 @@ final class FuzzStore: DataService {
         completion(.success(true))
     }
 
-    func readHere(_ key: Key, completion: @escaping (Result<Envelope?, OperationFailure>) -> Void) {
-        read(key, nil, completion: completion)
+    func readHere(_ key: StoredKey, completion: @escaping (Result<Envelope?, OperationFailure>) -> Void) {
+        read(stored: key, nil, completion: completion)
     }
 
     func writeHere(
@@ -95,9 +95,14 @@ struct NoOperators: OperatorService {
     ) async throws(OperatorError) -> String? { nil }
     func abortChange() async throws(OperatorError) {}
     func clear() async throws(OperatorError) -> Int { 0 }
-    func forEachPair(_ body: @Sendable ([(key: Key, value: ByteBuffer)]) async throws -> Void) async throws {}
+    func forEachPair(_ body: @Sendable ([(key: Key, value: ByteBuffer?)]) async throws -> Void) async throws {}
     func part(_ query: PairListing.Query) async throws -> ListingMerge { throw OperatorError.unreachable("none") }
     func status() async -> ByteBuffer { ByteBuffer() }
     func metrics() async -> ByteBuffer { ByteBuffer() }
+    func plan(_ request: ChangeRequest) async throws(OperatorError) -> ByteBuffer { ByteBuffer() }
+    func copies(
+        of key: Key, at holders: [NodeID], here: Result<Envelope?, OperationFailure>
+    ) async -> ByteBuffer { ByteBuffer() }
+    func watchRing(_ tell: @Sendable (ByteBuffer) async throws -> Bool) async throws {}
     func peerCall(_ name: String, _ body: ByteBuffer) async throws(PeerCallError) -> ByteBuffer { body }
 }

@@ -1,5 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0
 
+private import AccessControl
 private import Cluster
 private import FoundationEssentials
 private import HTTPFront
@@ -9,6 +10,7 @@ private import NIOCore
 private import NIOEmbedded
 private import NIOHTTP1
 private import RequestTracing
+private import TestSupport
 
 private let bodyLimit = 4096
 
@@ -18,16 +20,25 @@ private let bodyLimit = 4096
         return
     }
     hold(length <= bytes.count, "it ends behind the bytes")
-    guard let parts = decoded(bytes[..<length]), case .head(let head)? = parts.first, case .end(nil)? = parts.last
+    guard let parts = decodedRequests(in: bytes[..<length]), case .head(let head)? = parts.first,
+        case .end(nil)? = parts.last
     else {
         fatalError("the decoder finds no request")
     }
     var body = ByteBuffer()
     for case .body(var part) in parts { body.writeBuffer(&part) }
-    let shorter = decoded(bytes[..<(length - 1)]) ?? []
+    let shorter = decodedRequests(in: bytes[..<(length - 1)]) ?? []
     hold(!shorter.contains { if case .end = $0 { true } else { false } }, "the decoder ends it sooner")
     let reading = HeadReading(head)
-    hold(trace?.id == reading.trace?.id && trace?.parent == reading.trace?.parent, "other names")
+    hold(
+        trace?.id == reading.trace?.id && trace?.parent == reading.trace?.parent
+            && trace?.state == reading.trace?.state, "other names")
+    // Where a token is asked for, it takes only what carries that one.
+    if let admitted = FastPath.request(in: ByteBuffer(bytes: bytes), bodyLimit: bodyLimit, tokens: someTokens) {
+        hold(admitted.length == length, "another end for who has a token")
+        var shown = head.headers["Authorization"]
+        hold(shown.count == 1 && shown[0].withUTF8 { someTokens.admits(UnsafeRawBufferPointer($0)) }, "no token")
+    }
     guard case .take(let wanted) = reading.verdict else { fatalError("refused") }
     hold(head.method == (request.method == .get ? .GET : .POST) && head.version == .http1_1, "another method")
     hold(
@@ -40,25 +51,14 @@ private let bodyLimit = 4096
             && request.pathLength == wanted.pathLength, "another target")
 }
 
-/// The parts that the decoder finds in these bytes; nil where it finds an error.
-private func decoded(_ bytes: Slice<UnsafeRawBufferPointer>) -> [HTTPServerRequestPart]? {
-    let channel = EmbeddedChannel(
-        handler: ByteToMessageHandler(HTTPRequestDecoder(leftOverBytesStrategy: .dropBytes)))
-    defer { _ = try? channel.finish(acceptAlreadyClosed: true) }
-    guard (try? channel.writeInbound(ByteBuffer(bytes: bytes))) != nil else { return nil }
-    var parts: [HTTPServerRequestPart] = []
-    while let part = try? channel.readInbound(as: HTTPServerRequestPart.self) { parts.append(part) }
-    return parts
-}
-
 /// A connection's bytes are answered alike however they are cut, and whether or not the gate and `FastPath` are there.
 @Sendable func fuzzConnection(_ bytes: UnsafeRawBufferPointer) {
     let (pieces, stream) = bytes.cut
-    let whole = FuzzConnection(isPlain: false)
+    let whole = client(isPlain: false)
     whole.send(stream)
-    let plain = FuzzConnection(isPlain: true)
+    let plain = client(isPlain: true)
     plain.send(stream)
-    let cut = FuzzConnection(isPlain: false)
+    let cut = client(isPlain: false)
     stream.inPieces(pieces) { cut.send($0) }
     hold(whole.answers == cut.answers, "other answers in pieces")
     hold(whole.answers == plain.answers, "other answers than NIOHTTP1's decoder alone brings")
@@ -69,43 +69,20 @@ private func decoded(_ bytes: Slice<UnsafeRawBufferPointer>) -> [HTTPServerReque
 /// (To make one takes longer than an input does. There is one thread.)
 private nonisolated(unsafe) let metrics = FrontMetrics()
 
-/// A client's connection without a network.
-private final class FuzzConnection {
-    let store = FuzzStore()
-    let channel = EmbeddedChannel()
-    private(set) var answers = ByteBuffer()
-
-    /// - Parameter isPlain: NIOHTTP1's decoder has all the bytes.
-    init(isPlain: Bool) {
-        channel.allowRemoteHalfClosure = true
+/// - Parameter isPlain: NIOHTTP1's decoder has all the bytes.
+private func client(isPlain: Bool) -> FuzzClient {
+    FuzzClient { channel, store in
         let front = Front(
             node: FuzzStore.node, loop: channel.embeddedEventLoop, data: store, operators: NoOperators(),
             tasks: NoTasks(), metrics: metrics)
-        do {
-            if isPlain {
-                var limits = NIOHTTPDecoderLimitConfiguration()
-                limits.maxHeaderFieldSize = 3 * Limits.requestTargetBytes
-                limits.maxHeaderListSize = 3 * Limits.requestTargetBytes + Limits.requestHeaderBytes
-                limits.maxHeaderFieldCount = 2 * Limits.requestHeaderFields
-                let decoder = HTTPRequestDecoder(leftOverBytesStrategy: .dropBytes, limitConfiguration: limits)
-                try channel.pipeline.syncOperations.addHandler(ByteToMessageHandler(decoder))
-                try channel.pipeline.syncOperations.addHandler(HTTPFrontHandler(front))
-            } else {
-                try HTTPFrontHandler.addHandlers(to: channel, front)
-            }
-            try channel.connect(to: SocketAddress(ipAddress: "127.0.0.1", port: 1)).wait()
-        } catch {
-            fatalError("\(error)")
-        }
-    }
-
-    deinit { _ = try? channel.finish(acceptAlreadyClosed: true) }
-
-    func send(_ bytes: UnsafeRawBufferPointer) {
-        guard channel.isActive else { return }
-        _ = try? channel.writeInbound(ByteBuffer(bytes: bytes))
-        channel.embeddedEventLoop.run()
-        while var sent = try? channel.readOutbound(as: ByteBuffer.self) { answers.writeBuffer(&sent) }
+        guard isPlain else { return try HTTPFrontHandler.addHandlers(to: channel, front) }
+        var limits = NIOHTTPDecoderLimitConfiguration()
+        limits.maxHeaderFieldSize = 3 * Limits.requestTargetBytes
+        limits.maxHeaderListSize = 3 * Limits.requestTargetBytes + Limits.requestHeaderBytes
+        limits.maxHeaderFieldCount = 2 * Limits.requestHeaderFields
+        let decoder = HTTPRequestDecoder(leftOverBytesStrategy: .dropBytes, limitConfiguration: limits)
+        try channel.pipeline.syncOperations.addHandler(ByteToMessageHandler(decoder))
+        try channel.pipeline.syncOperations.addHandler(HTTPFrontHandler(front))
     }
 }
 
@@ -141,6 +118,7 @@ private final class FuzzConnection {
         hold(Array(parent.description.utf8).elementsEqual(bytes), "a traceparent that is written otherwise")
         hold(TraceParent(parent.passed(on: 7).description) != nil, "one that is passed on can't be read")
     }
+    fuzzTraceState(bytes)
     if let id = RequestID(bytes) { hold(id.description.utf8.elementsEqual(bytes), "an id that is written otherwise") }
     let text = String(decoding: bytes, as: UTF8.self)
     for takesWeak in [false, true] {
@@ -168,6 +146,19 @@ private final class FuzzConnection {
     _ = OriginList(text)
     if let node = NodeID(text) { hold(NodeID(node.description) == node, "a node that is written otherwise") }
     if let version = Version(bytes) { hold(version.description.utf8.elementsEqual(bytes), "a version, likewise") }
+}
+
+/// `tracestate`, from a client and within a batch of another node's.
+private func fuzzTraceState(_ bytes: UnsafeRawBufferPointer) {
+    let text = String(decoding: bytes, as: UTF8.self)
+    if let state = TraceState(text) {
+        hold(TraceState(state.text) == state && TraceState(carried: state.carried) == state, "another trace state")
+        hold(state.text.utf8.count <= Limits.traceStateBytes, "a longer one than may be")
+        hold(!state.text.utf8.contains { $0 < 0x20 || $0 > 0x7E }, "one that could end a head")
+    }
+    let requests = CarriedRequest.list(text)
+    hold(requests.count <= Limits.carriedRequests, "more requests than a batch may name")
+    hold(requests.allSatisfy { $0.id != nil || $0.parent != nil }, "a request without a name")
 }
 
 /// `POST /keys:batch`.

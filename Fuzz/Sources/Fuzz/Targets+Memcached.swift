@@ -54,8 +54,8 @@ private let allSlots = [Bool](repeating: true, count: Slot.count)
     let (pieces, stream) = bytes.cut
     // (What it tells of itself is never twice the same.)
     guard !String(decoding: stream, as: UTF8.self).contains("stats") else { return }
-    let whole = CommandConnection()
-    let cut = CommandConnection()
+    let whole = client()
+    let cut = client()
     whole.send(stream)
     stream.inPieces(pieces) { cut.send($0) }
     hold(whole.answers == cut.answers, "other answers in pieces")
@@ -66,29 +66,9 @@ private let allSlots = [Bool](repeating: true, count: Slot.count)
 /// (To make one takes longer than an input does. There is one thread.)
 private nonisolated(unsafe) let metrics = CommandMetrics()
 
-/// A client's connection without a network.
-private final class CommandConnection {
-    let store = FuzzStore()
-    let channel = EmbeddedChannel()
-    private(set) var answers = ByteBuffer()
-
-    init() {
-        channel.allowRemoteHalfClosure = true
+private func client() -> FuzzClient {
+    FuzzClient { channel, store in
         let front = CommandFront(loop: channel.embeddedEventLoop, store: store, version: "0", metrics: metrics)
-        do {
-            try channel.pipeline.syncOperations.addHandler(CommandHandler(front))
-            try channel.connect(to: SocketAddress(ipAddress: "127.0.0.1", port: 1)).wait()
-        } catch {
-            fatalError("\(error)")
-        }
-    }
-
-    deinit { _ = try? channel.finish(acceptAlreadyClosed: true) }
-
-    func send(_ bytes: UnsafeRawBufferPointer) {
-        guard channel.isActive else { return }
-        _ = try? channel.writeInbound(ByteBuffer(bytes: bytes))
-        channel.embeddedEventLoop.run()
-        while var sent = try? channel.readOutbound(as: ByteBuffer.self) { answers.writeBuffer(&sent) }
+        try channel.pipeline.syncOperations.addHandler(CommandHandler(front))
     }
 }

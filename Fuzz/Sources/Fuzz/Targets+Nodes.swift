@@ -56,6 +56,29 @@ private import NIOCore
     }
 }
 
+/// What names the chunks of a large value, and their keys.
+@Sendable func fuzzManifest(_ bytes: UnsafeRawBufferPointer) {
+    if let stored = StoredKey(stored: Array(bytes)), let chunk = stored.chunk {
+        // (A hint's chunk is its pair's.)
+        hold(StoredKey(chunk: chunk.number, of: chunk.upload, in: stored.slot) == stored.pair, "another chunk's key")
+        hold(stored.isChunk && !stored.isDigest && stored.clientKey == nil, "a chunk that is a client's")
+    }
+    guard let large = LargeValue(ByteBuffer(bytes: bytes)) else { return }
+    hold(large.encoded.readableBytesView.elementsEqual(bytes), "it is encoded otherwise")
+    let count = large.chunkCount
+    hold(large.bytes(ofChunk: 1).lowerBound == 0 && large.bytes(ofChunk: count).upperBound == large.length, "a gap")
+    for number in Set([1, 2, count / 2, count - 1, count]) where (1...count).contains(number) {
+        let range = large.bytes(ofChunk: number)
+        hold(!range.isEmpty && range.count <= large.chunkBytes, "a chunk of no size")
+        hold(large.chunks(of: range) == number...number, "another chunk has it")
+        hold(number == count || large.bytes(ofChunk: number + 1).lowerBound == range.upperBound, "a gap behind it")
+        let key = StoredKey(chunk: number, of: large.upload, in: Slot(number % Slot.count)!)
+        guard let read = StoredKey(stored: key.bytes)?.chunk else { fatalError("a key that is none") }
+        hold(read.upload == large.upload && read.number == number, "another chunk's key")
+    }
+    hold(large.chunks(of: 0..<large.length) == 1...count, "some are of no use")
+}
+
 /// What other nodes ask in a batch.
 @Sendable func fuzzPeerBatch(_ bytes: UnsafeRawBufferPointer) {
     var buffer = ByteBuffer(bytes: bytes)
@@ -133,24 +156,31 @@ private func roundTrip<Value: Codable & Equatable>(_ type: Value.Type, _ bytes: 
     }
 }
 
+/// All that a decoder finds in a stream that comes in such pieces, until it finds an error.
+private func parts<Part>(
+    of stream: UnsafeRawBufferPointer, in pieces: [Int], _ next: (inout ByteBuffer) throws -> Part?
+) -> [Part] {
+    var parts: [Part] = []
+    var buffer = ByteBuffer()
+    var isOver = false
+    stream.inPieces(pieces) { piece in
+        guard !isOver else { return }
+        buffer.writeBytes(piece)
+        do {
+            while let part = try next(&buffer) { parts.append(part) }
+        } catch {
+            isOver = true
+        }
+    }
+    return parts
+}
+
 /// Snapshots and the log's segments, cut anywhere: nothing that is handed on is handed on otherwise in one piece.
 @Sendable func fuzzSnapshot(_ bytes: UnsafeRawBufferPointer) {
     let (pieces, stream) = bytes.cut
     func read(_ pieces: [Int], _ stream: UnsafeRawBufferPointer) -> [SnapshotPart] {
         var decoder = SnapshotDecoder()
-        var parts: [SnapshotPart] = []
-        var buffer = ByteBuffer()
-        var isOver = false
-        stream.inPieces(pieces) { piece in
-            guard !isOver else { return }
-            buffer.writeBytes(piece)
-            do {
-                while let part = try decoder.next(&buffer) { parts.append(part) }
-            } catch {
-                isOver = true
-            }
-        }
-        return parts
+        return parts(of: stream, in: pieces) { buffer in try decoder.next(&buffer) }
     }
     hold(read(pieces, stream) == read([], stream), "in pieces it is another one")
     // The seals keep a fuzzer out: so it writes the records, and the encoder seals them.
@@ -175,19 +205,7 @@ private func roundTrip<Value: Codable & Equatable>(_ type: Value.Type, _ bytes: 
     let (pieces, stream) = bytes.cut
     func read(_ pieces: [Int], _ stream: UnsafeRawBufferPointer) -> [BackupPart] {
         var decoder = BackupDecoder()
-        var parts: [BackupPart] = []
-        var buffer = ByteBuffer()
-        var isOver = false
-        stream.inPieces(pieces) { piece in
-            guard !isOver else { return }
-            buffer.writeBytes(piece)
-            do {
-                while let part = try decoder.next(&buffer) { parts.append(part) }
-            } catch {
-                isOver = true
-            }
-        }
-        return parts
+        return parts(of: stream, in: pieces) { buffer in try decoder.next(&buffer) }
     }
     let inPieces = read(pieces, stream)
     if !inPieces.isEmpty { hold(inPieces == read([], stream), "in pieces it is another one") }
