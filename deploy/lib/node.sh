@@ -23,7 +23,7 @@ package or checkout it replaces the daemon. memcached stays up meanwhile, and wi
   --tokens DIR        take the tokens from the files admin, peer and data in DIR, which come from the cluster's first node.
                       Without it, those that are here stay, or are made; /etc/kvserver/tokens has them
   --data-token        make a data token, too: clients need it from then on to read and write pairs
-  --insecure          no tokens: whoever reaches the node may change the ring
+  --insecure          no tokens: whoever reaches the node may change the ring. It holds until this is run without it
   --workers N         worker processes, 1 to 256; 0 for one a core (the first time: one a core)
   --deb FILE          install this package; if FILE.sha256 is beside it, it has to match
   --root DIR          install into DIR and leave the machine itself alone: nothing is started, no user is made here.
@@ -95,8 +95,23 @@ check_node_options() {
         if [ ! -f "$tokens/admin" ] || [ ! -f "$tokens/peer" ]; then
             die "there are no files admin and peer in $tokens"
         fi
+        local door
+        for door in admin peer data; do
+            [ ! -e "$tokens/$door" ] || is_token_file "$door" "$tokens/$door" ||
+                die "$tokens/$door is no file of a token, or of two: each on a line, 32 to 256 letters and digits"
+        done
     fi
     [ -z "$insecure" ] || [ -z "$tokens$data_token" ] || misused "--insecure makes no tokens"
+}
+
+# is_token_file DOOR FILE: whether the daemon will take it. Only the door to the pairs may be open.
+is_token_file() {
+    local lines
+    [ -f "$2" ] && [ "$(wc -c <"$2")" -le 4096 ] || return 1
+    lines=$(LC_ALL=C sed 's/^[[:blank:]\r]*//; s/[[:blank:]\r]*$//; /^$/d; /^#/d' "$2" | tr '\0' '?')
+    if [ "$1" = data ] && [ "$lines" = none ]; then return; fi
+    [ -n "$lines" ] && [ "$(wc -l <<<"$lines")" -le 2 ] &&
+        ! LC_ALL=C grep -qavE '^[A-Za-z0-9._~+/=-]{32,256}$' <<<"$lines"
 }
 
 # What would make the services fail, told before anything is installed.
@@ -270,6 +285,10 @@ write_tokens() {
     if [ -n "$insecure" ]; then
         set_json insecure true
         return
+    fi
+    if [ "$(json_value insecure "$configuration")" = true ]; then
+        set_json insecure false
+        say "This node was insecure and is so no longer: it calls, and lets in, only nodes that have the same peer token."
     fi
     mkdir -p "$directory"
     chmod 700 "$directory"
