@@ -91,12 +91,13 @@ for address in ${standbys[@]+"${standbys[@]}"}; do
 done
 document="{\"nodes\":[$places]${others:+,\"standbys\":[$others]},\"replicas\":$replicas}"
 
-# authorization: the token that is there, as curl reads it by --config. (No program has it among its arguments.)
+# authorization NUMBER: the first or second token that is there, as curl reads it by --config. (No program has it among
+# its arguments.)
 authorization() {
     local file token
     for file in "${KVCTL_TOKEN_FILE:-}" "${XDG_CONFIG_HOME:-${HOME:-/root}/.config}/kvctl/token" /etc/kvserver/tokens/admin; do
         [ -r "$file" ] || continue
-        token=$(sed '/^[[:space:]]*\(#.*\)*$/d; s/[[:space:]]//g; q' "$file")
+        token=$(sed '/^[[:space:]]*\(#.*\)*$/d; s/[[:space:]]//g' "$file" | sed -n "$1p")
         [ -z "$token" ] || [ "$token" = none ] || printf 'header = "Authorization: Bearer %s"\n' "$token"
         return 0
     done
@@ -104,11 +105,15 @@ authorization() {
 
 # request SECONDS CURL-ARGUMENTS...: sets `answer` to the body or to why there is none; fails unless the status is 200.
 request() {
-    local limit=$1 status
+    local limit=$1 status number
     shift
-    answer=$(curl --config <(authorization) --noproxy '*' --silent --show-error --connect-timeout 3 --max-time "$limit" ${KVCTL_CA:+--cacert "$KVCTL_CA"} --write-out '\n%{http_code}' \
-        "$@" 2>&1) || { answer=$(sed '/^000$/d;/^$/d' <<<"$answer") && return 1; }
-    status=${answer##*$'\n'} answer=${answer%$'\n'*}
+    # (While a token is being changed, a node may know the newer one alone, or the older one.)
+    for number in 1 2; do
+        answer=$(curl --config <(authorization $number) --noproxy '*' --silent --show-error --connect-timeout 3 --max-time "$limit" \
+            ${KVCTL_CA:+--cacert "$KVCTL_CA"} --write-out '\n%{http_code}' "$@" 2>&1) || { answer=$(sed '/^000$/d;/^$/d' <<<"$answer") && return 1; }
+        status=${answer##*$'\n'} answer=${answer%$'\n'*}
+        if [ "$status" != 401 ] || [ -z "$(authorization 2)" ]; then break; fi
+    done
     [ "$status" = 200 ] || { answer="$status $answer" && return 1; }
 }
 
@@ -128,7 +133,7 @@ for address in "${everyone[@]}"; do
         failed=$((failed + 1))
         continue
     fi
-    if [ -n "$clear" ] && ! request $((seconds * 60)) "$scheme://$address/clear_cache"; then
+    if [ -n "$clear" ] && ! request $((seconds * 60)) --data '' "$scheme://$address/clear_cache"; then
         report "$address" "FAILED, has the ring but may hold pairs still: $answer"
         failed=$((failed + 1))
         continue

@@ -220,6 +220,38 @@ def test_without_tokens_it_has_to_be_told_so():
     expect(configuration(root) == {"node": ADDRESS, "peerPortOffset": 10000, "insecure": True}, configuration(root))
     expect(not (root / "etc/kvserver/tokens").exists(), "it made tokens")
     install(root, "--insecure", "--data-token", status=64, says="--insecure makes no tokens")
+    install(root, "--insecure", says_not="Wrote")
+    install(root, "--memory", "64", says=("is so no longer", "Made the token for admin and peer in "))
+    expect(configuration(root) == {"node": ADDRESS, "insecure": False}, "it is insecure still")
+    expect(set(tokens(root)) == {"admin", "peer", "data"}, "it has no tokens")
+    install(root, says_not=("is so no longer", "Wrote", "Made"))
+    (root / "etc/kvserver/kvserver.json").write_text('{"insecure":true,"node":"10.0.0.5:5000"}')
+    install(root, "--address", ADDRESS, says="is so no longer")
+    expect(configuration(root) == {"node": ADDRESS, "insecure": False}, "it is insecure still")
+
+
+def test_tokens_that_the_daemon_would_refuse_are_not_taken():
+    good, other = "a" * 32, "0123456789-._~+/ABCDEFGHIJKLMNOPQRSTUVWXYZ=="
+    settings = write(scratch() / "kvserver.json", json.dumps({"node": ADDRESS, "stateDirectory": str(scratch())}))
+    cases = [("data", "none\n", True), ("data", "# open\n none \r\n", True), ("data", "", False), ("admin", "none\n", False), ("peer", "none\n", False),
+             *(("admin", text, is_good) for text, is_good in (
+                 (good, True), (f"# of all\n\n \t{good} \r\n{other}\n", True), ("b" * 256, True), ("b" * 257, False), (good[1:], False), ("", False),
+                 ("# nothing\n", False), (f"{good}\n{other}\n{good}\n", False), (f"{good} {good}\n", False), (f"{good}!\n", False), ("é" * 32, False),
+                 (f"{good}\nnone\n", False), (f"# {'x' * 4096}\n{good}\n", False), (good + "\0", False)))]
+    for door, text, is_good in cases:
+        directory, root = scratch(), scratch() / "none"
+        for name, content_of_it in {"admin": good, "peer": good, "data": good, door: text}.items():
+            write(directory / name, content_of_it, 0o400)
+        what = f"{door}: {text[:80]!r}"
+        if is_good:
+            install(root, "--address", ADDRESS, "--tokens", directory)
+            expect(tokens(root)[door] == text.replace("\r\n", "\n"), what)
+        else:
+            install(root, "--address", ADDRESS, "--tokens", directory, status=1, says=f"{directory}/{door} is no file of a token")
+            expect(not root.exists(), f"something was installed: {what}")
+        ran = run(daemon(), "--config", settings, "--check", *(f"--{name}-token-file={directory}/{name}" for name in ("admin", "peer", "data")),
+                  environment={"CREDENTIALS_DIRECTORY": ""})
+        expect((ran.status == 0) == is_good, f"the daemon and setup.sh differ about {what}: {ran.output}")
 
 
 def test_the_daemon_takes_what_systemd_hands_it():

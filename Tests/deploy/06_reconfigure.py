@@ -13,7 +13,8 @@ from support import REPOSITORY, at_end, expect, free_network, run, scratch, writ
 class Node:
     """Answers as a node does, and keeps what it was asked. `answers` puts a status in place of its answer."""
 
-    def __init__(self, address, answers=None, keeps_ring=True):
+    def __init__(self, address, answers=None, keeps_ring=True, token=None):
+        self.token = token
         self.address, self.answers, self.keeps_ring = address, answers or {}, keeps_ring
         self.asked, self.ring, self.authorizations = [], {}, []
         node = self
@@ -40,7 +41,9 @@ class Node:
         self.asked.append((method, handler.path, body))
         self.authorizations.append(handler.headers["Authorization"])
         status, text = self.answers.get((method, handler.path), (200, "OK"))
-        if status == 200 and method == "POST" and self.keeps_ring:
+        if self.token and handler.headers["Authorization"] != f"Bearer {self.token}":
+            status, text = 401, "This needs the admin token."
+        if status == 200 and (method, handler.path) == ("POST", "/hash_ring") and self.keeps_ring:
             sent = json.loads(urllib.parse.parse_qs(body)["data"][0])
             self.ring = {str(entry["key"]): entry["ip"] for entry in sent["nodes"]}
         if status == 200 and method == "GET" and handler.path == "/hash_ring":
@@ -51,7 +54,7 @@ class Node:
         handler.wfile.write(text.encode())
 
     def documents(self):
-        return [json.loads(urllib.parse.parse_qs(body)["data"][0]) for method, _, body in self.asked if method == "POST"]
+        return [json.loads(urllib.parse.parse_qs(body)["data"][0]) for method, path, body in self.asked if (method, path) == ("POST", "/hash_ring")]
 
 
 def reconfigure(*arguments, **options):
@@ -97,7 +100,7 @@ def test_a_node_that_fails_is_named_and_the_others_get_their_ring():
 
 def test_a_failed_clearing_fails():
     [one] = addresses(1)
-    Node(one, {("GET", "/clear_cache"): (503, "busy")})
+    Node(one, {("POST", "/clear_cache"): (503, "busy")})
     reconfigure("--clear", f"{one}=0").expect(1, says="has the ring but may hold pairs still: 503 busy")
 
 
@@ -127,5 +130,12 @@ def test_it_shows_the_token_of_a_file():
         ran.expect(says_not=wanted * 8)
         expect(set(node.authorizations) == {f"Bearer {wanted * 8}"}, f"{wanted}: {node.authorizations}")
     reconfigure("--token-file", home / "nothing", f"{one}=0").expect(64, says="no token can be read")
+    for file, outcome in ((f"{'n' * 32}\n{'o' * 32}\n", 0), (f"{'o' * 32}\n{'n' * 32}\n", 0), ("n" * 32, 1)):
+        # One node knows the newer token alone, the other one still the older.
+        places = addresses(2)
+        newer, older = Node(places[0], token="n" * 32), Node(places[1], token="o" * 32)
+        ran = reconfigure("--token-file", write(scratch() / "token", file, 0o400), f"{places[0]}=0", f"{places[1]}=5000")
+        ran.expect(outcome, says="has the ring")
+        expect((bool(newer.ring), bool(older.ring)) == (True, outcome == 0), "who has the ring")
     source = (REPOSITORY / "deploy/reconfigure.sh").read_text()
     expect("Bearer" in source and not re.search(r"(-H|--header)\b", source), "a token is an argument")

@@ -29,7 +29,7 @@ package or checkout it replaces the daemon. memcached stays up meanwhile, and wi
                       ca.pem from DIR, where deploy/make-certs.sh has put them. Again with new ones it replaces them. All
                       nodes of a cluster, or none
   --data-token        make a data token, too: clients need it from then on to read and write pairs
-  --insecure          no tokens: whoever reaches the node may change the ring
+  --insecure          no tokens: whoever reaches the node may change the ring. It holds until this is run without it
   --workers N         worker processes, 1 to 256; 0 for one a core (the first time: one a core)
   --deb FILE          install this package; if FILE.sha256 is beside it, it has to match
   --root DIR          install into DIR and leave the machine itself alone: nothing is started, no user is made here.
@@ -106,6 +106,11 @@ check_node_options() {
         if [ ! -f "$tokens/admin" ] || [ ! -f "$tokens/peer" ]; then
             die "there are no files admin and peer in $tokens"
         fi
+        local door
+        for door in admin peer data; do
+            [ ! -e "$tokens/$door" ] || is_token_file "$door" "$tokens/$door" ||
+                die "$tokens/$door is no file of a token, or of two: each on a line, 32 to 256 letters and digits"
+        done
     fi
     local file host=${address:-$(json_value node "$configuration")}
     host=${host%:*}
@@ -129,6 +134,16 @@ check_peer_port() {
         [ $((${place##*:} + ${offset:-0})) -le 65535 ] ||
             misused "ports end at 65535, so nobody could call $place $offset above it: --peer-port-offset"
     done
+}
+
+# is_token_file DOOR FILE: whether the daemon will take it. Only the door to the pairs may be open.
+is_token_file() {
+    local lines
+    [ -f "$2" ] && [ "$(wc -c <"$2")" -le 4096 ] || return 1
+    lines=$(LC_ALL=C sed 's/^[[:blank:]\r]*//; s/[[:blank:]\r]*$//; /^$/d; /^#/d' "$2" | tr '\0' '?')
+    if [ "$1" = data ] && [ "$lines" = none ]; then return; fi
+    [ -n "$lines" ] && [ "$(wc -l <<<"$lines")" -le 2 ] &&
+        ! LC_ALL=C grep -qavE '^[A-Za-z0-9._~+/=-]{32,256}$' <<<"$lines"
 }
 
 # What would make the services fail, told before anything is installed.
@@ -292,6 +307,10 @@ write_tokens() {
     if [ -n "$insecure" ]; then
         set_json insecure true
         return
+    fi
+    if [ "$(json_value insecure "$configuration")" = true ]; then
+        set_json insecure false
+        say "This node was insecure and is so no longer: it calls, and lets in, only nodes that have the same peer token."
     fi
     mkdir -p "$directory"
     chmod 700 "$directory"
