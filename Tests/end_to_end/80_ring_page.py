@@ -4,6 +4,8 @@
 import json
 import socket
 import threading
+import time
+from contextlib import ExitStack, suppress
 from urllib.parse import quote
 
 from harness.browser import Browser
@@ -46,13 +48,19 @@ def run(context):
             many_nodes_stay_smooth(browser, stage, context)
         with context.cluster(replicas=2, settings={"workers": 1}) as cluster:
             cluster.install_ring(cluster.first_ring, standbys=[cluster.node(3).address])
+            deaf = deaf_readers(cluster)
             files_are_served(cluster)
             a_real_ring(browser, cluster)
             a_change(browser, cluster)
             a_change_is_aborted(browser, cluster)
+            a_stream_is_renewed(browser, cluster)
             expect_equal(complaints(browser, "auto/nonsense"), [], "what the browser had to say of a real ring")
             a_node_ends(browser, cluster)
+            a_node_hangs(cluster)
+            deaf_readers_are_cut_off(cluster, *deaf)
             watchers_are_bounded(cluster)
+            browser.call("Page.navigate", url="about:blank")
+            nodes_are_asked_once_for_all(cluster)
 
 
 def complaints(browser, *but):
@@ -313,7 +321,7 @@ def a_page_that_nobody_sees(browser, stage):
     hide = "Object.defineProperty(document, 'hidden', {{ value: {}, configurable: true }}); document.dispatchEvent(new Event('visibilitychange'))"
     browser.value(hide.format("true"))
     browser.wait("document.querySelector('#connection').dataset.state === 'paused'", "a hidden page pauses")
-    browser.wait("document.querySelector('#verdict').textContent.startsWith('No word from this node')", "and does not say that all is well")
+    browser.wait("document.querySelector('#verdict').textContent.startsWith('No word from this node')", "and does not say that all is well", seconds=2)
     eventually(5, "a hidden page listens to nothing", lambda: stage.watching == 0)
     browser.value(hide.format("false"))
     browser.wait("document.querySelector('#connection').dataset.state === 'live'", "a page that is seen again is live")
@@ -470,11 +478,120 @@ def a_node_ends(browser, cluster):
     cluster.accept_present_workers()
 
 
+def a_stream_is_renewed(browser, cluster):
+    """Each stream ends after some minutes; here a failpoint says that they are over. Nobody sees it."""
+    browser.value("""window.shown = []; new MutationObserver(() => window.shown.push(document.querySelector('#connection').dataset.state))
+        .observe(document.querySelector('#connection'), { attributes: true }); 0""")
+    streams = "performance.getEntriesByType('resource').filter((one) => one.name.endsWith('/ui/events')).length"
+    ended, node = browser.value(streams), cluster.node(2)
+    node.set_failpoints("ring.watch=error")
+    browser.wait(f"{streams} > {ended}", "the stream ends")
+    node.set_failpoints()
+    browser.wait("document.querySelector('#connection').dataset.state === 'live'", "the page is live")
+    browser.pause(1.5)
+    expect_equal(browser.value(f"{streams}"), ended + 1, "streams that have ended")
+    expect(not {"lost", "refused"} & set(browser.value("window.shown")), f"what was seen of it: {browser.value('window.shown')}")
+    says_all_is_well(browser, 3)
+
+
+def a_node_hangs(cluster):
+    """Neither a look at the ring nor who asks for many keeps operators out, and by way of the balancer it is answered in time."""
+    gone, node = cluster.node(1), cluster.node(3)
+    key = next(key for key in (f"hangs{number}" for number in range(1000)) if cluster.one_ring() and
+               gone.address in [copy["node"] for copy in node.json(f"/copies?key={key}")["copies"]])
+    gone.pause_host()
+    try:
+        host, port = node.address.rsplit(":", 1)
+        crowd = []
+        try:
+            for _ in range(140):
+                one = socket.create_connection((host, int(port)), timeout=5)
+                crowd.append(one)
+                one.sendall(request_bytes("GET", f"/plan/remove_node/{gone.address}"))
+            began = time.monotonic()
+            expect_equal((node.get("/status").status, node.get("/abort_change").status), (200, 409), "what operators are told meanwhile")
+            statuses = [one.recv(12)[9:12] for one in crowd]
+            expect_equal(sorted(set(statuses)), [b"200", b"503"], f"answers to {len(crowd)} that ask for plans, after {time.monotonic() - began} s")
+        finally:
+            for one in crowd:
+                one.close()
+        proxy = cluster.proxy
+        eventually(15, "the balancer knows that a node hangs", lambda: all(proxy.get("/health/ready").status == 200 for _ in range(6)))
+        for target in (f"/plan/remove_node/{gone.address}", f"/copies?key={key}") * 3:
+            began = time.monotonic()
+            answer = proxy.get(target)
+            took = time.monotonic() - began
+            expect(answer.status == 200 and took < 1, f"{target} by way of the balancer, after {took:.2f} s: {answer}")
+            report = json.loads(answer.body)
+            silent = report["silent"] if "plan" in target else [copy["node"] for copy in report["copies"] if copy["state"] == "unknown"]
+            expect_equal(silent, [gone.address], f"who did not answer, as {target} has it")
+    finally:
+        gone.resume_host()
+    gone.wait_until_ready()
+    for one in cluster.nodes:
+        one.accept_present_workers()
+
+
+def deaf_readers(cluster):
+    """Readers that never read, in all places that a node has for its page."""
+    host, port = cluster.node(3).address.rsplit(":", 1)
+    readers = []
+    for _ in range(WATCHERS):
+        reader = socket.socket()
+        reader.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 2048)
+        reader.settimeout(5)
+        reader.connect((host, int(port)))
+        reader.sendall(request_bytes("GET", "/ui/events"))
+        readers.append(reader)
+    return readers, time.monotonic()
+
+
 def watches(node):
     host, port = node.address.rsplit(":", 1)
     with socket.create_connection((host, int(port)), timeout=5) as watcher:
         watcher.sendall(request_bytes("GET", "/ui/events"))
         return watcher.recv(12)[9:12] == b"200"
+
+
+def deaf_readers_are_cut_off(cluster, readers, since):
+    eventually(max(45 + since - time.monotonic(), 1), "who takes nothing for 10 s gives its place up", lambda: watches(cluster.node(3)))
+    for reader in readers:
+        reader.close()
+    # (A place is free once the node has noticed, at the next event, that its reader has gone.)
+    time.sleep(2)
+
+
+def nodes_are_asked_once_for_all(cluster):
+    """However many look, each node is asked once a second; and not at all where nobody does."""
+    node, asked = cluster.node(3), []
+    host = cluster.unused_address().rsplit(":", 1)[0]
+    with socket.create_server((host, 0)) as listener, ExitStack() as watchers:
+        def count():
+            while listener.fileno() >= 0:
+                with suppress(OSError):
+                    with listener.accept()[0] as connection:
+                        connection.settimeout(2)
+                        if connection.recv(4096).startswith(b"POST /peer/status "):
+                            asked.append(time.monotonic())
+        threading.Thread(target=count, daemon=True).start()
+        ring = node.ring()
+        expect_equal(node.install_ring(ring, replicas=2, standbys=[f"{host}:{listener.getsockname()[1]}"]).status, 200, "a standby that counts")
+        # (Those that looked until now are noticed to be gone at the next event.)
+        time.sleep(2.5)
+        del asked[:]
+        time.sleep(1.5)
+        idle = len(asked)
+        address = node.address.rsplit(":", 1)
+        for _ in range(4):
+            watcher = watchers.enter_context(socket.create_connection((address[0], int(address[1])), timeout=5))
+            watcher.sendall(request_bytes("GET", "/ui/events"))
+        time.sleep(5)
+        seen = len(asked) - idle
+        watchers.close()
+        time.sleep(2)
+        del asked[:]
+        time.sleep(2.5)
+        expect(4 <= seen <= 8 and idle == 0 and not asked, f"a standby was asked {seen} times in 5 s, {idle} times before, {len(asked)} times afterwards")
 
 
 def watchers_are_bounded(cluster):
