@@ -60,8 +60,8 @@ actor RingWatch {
 
     init(_ dependencies: Dependencies) { self.with = dependencies }
 
-    /// Hands events over until `tell` has enough, this worker leaves, or it has gone on for long enough. Who takes them slowly misses some: the next is
-    /// always about the latest state.
+    /// Hands events over until `tell` has enough, this worker leaves, or it has gone on for long enough. Who takes them
+    /// slowly misses some: the next is always about the latest state.
     func watch(_ tell: @Sendable (ByteBuffer) async throws -> Bool) async throws {
         watchers += 1
         defer { watchers -= 1 }

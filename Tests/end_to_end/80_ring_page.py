@@ -297,23 +297,25 @@ def silence_is_shown(browser, stage):
     for cause in ("mute", "away"):
         asked = len(stage.asked)
         setattr(stage, f"is_{cause}", True)
-        browser.wait("/^No word from this node for [0-9]+ s; this is how it was[.]$/.test(document.querySelector('#verdict').textContent)", f"the verdict on one that is {cause}")
+        browser.wait("/^No word from this node for [0-9]+ s; this is how it was[.]$/.test(document.querySelector('#verdict').textContent)",
+                     f"the verdict on one that is {cause}")
         browser.value("window.spoken = document.querySelector('#verdict').firstChild; 0")
         expect_equal(browser.value("document.querySelector('#verdict').getAttribute('aria-live')"), "polite", "the verdict is read out")
         expect("Was: Up" in row(browser, node), f"a row while nothing is heard: {row(browser, node)}")
         expect("Was: Up" in browser.value("document.querySelector('.arc').getAttribute('aria-label')"), "how a node is read out")
         expect_equal(browser.value("[...document.querySelectorAll('.figures dd span')].map((one) => one.textContent)"), ["–"] * 6, "the sums")
-        expect_equal(browser.value("[...document.querySelectorAll('.picture, #rows')].map((one) => getComputedStyle(one).filter)"), ["grayscale(1)"] * 2, "colours")
+        expect_equal(browser.value("[...document.querySelectorAll('.picture, #rows')].map((one) => getComputedStyle(one).filter)"),
+                     ["grayscale(1)"] * 2, "colours")
         seconds = browser.text("#unheard-for")
         browser.wait(f"document.querySelector('#unheard-for').innerText !== '{seconds}'", "the seconds go on")
         expect(browser.value("document.querySelector('#verdict').firstChild === window.spoken && document.querySelector('#unheard-for').ariaHidden === 'true'"),
                "the verdict is read out again for each second")
-        browser.wait("document.querySelector('#connection').dataset.state === 'lost' && document.querySelector('#connection-text').textContent === 'Reconnecting'",
+        browser.wait("document.querySelector('#connection[data-state=lost] #connection-text')?.textContent === 'Reconnecting'",
                      "the connection is shown as lost")
         eventually(5, "a silent connection is given up, and made anew", lambda: ("GET", "/ui/events", None) in stage.asked[asked:])
         setattr(stage, f"is_{cause}", False)
         says_all_is_well(browser, 3)
-        expect_equal((browser.value("document.body.className"), browser.value("document.querySelector('#connection').dataset.state")), ("", "live"), "afterwards")
+        expect_equal(browser.value("[document.body.className, document.querySelector('#connection').dataset.state]"), ["", "live"], "afterwards")
         expect("✓ Up" in row(browser, node), f"a row afterwards: {row(browser, node)}")
 
 
