@@ -13,6 +13,8 @@ package struct PeerCaller: Sendable {
     /// Why a call has no answer.
     package enum Failure: Error, Sendable, CustomStringConvertible {
         case unreachable(NodeID, reason: String)
+        /// Somebody answers there who does not know the peers' token; nothing was sent.
+        case unproven(NodeID)
         case refused(NodeID, status: Int, text: String)
         /// The other side's ring differs from the sender's.
         case staleRing(NodeID, RingDocument?)
@@ -20,6 +22,7 @@ package struct PeerCaller: Sendable {
         package var description: String {
             switch self {
             case .unreachable(let node, let reason): "\(node) does not answer: \(reason)"
+            case .unproven(let node): "\(node) does not prove that it knows the peers' token"
             case .refused(let node, let status, let text): "\(node) answered \(status): \(text)"
             case .staleRing(let node, let document):
                 "\(node) stands on epoch \(document?.epoch ?? .none)"
@@ -100,7 +103,10 @@ package struct PeerCaller: Sendable {
             pool.value.post(node, path, contentType, body, deadline: .now() + timeout, on: loop) { result in
                 switch result {
                 case .success(let answer): promise.succeed(answer)
-                case .failure(let failure): promise.fail(Failure.unreachable(node, reason: failure.reason))
+                case .failure(let failure):
+                    promise.fail(
+                        failure.isUnproven
+                            ? Failure.unproven(node) : Failure.unreachable(node, reason: failure.reason))
                 }
             }
         }

@@ -23,6 +23,8 @@ package final class PeerConnection {
         /// Whether the node may have got the request all the same.
         package let wasSent: Bool
         package let reason: String
+        /// Whether it is that the other side does not know the secret.
+        package var isUnproven = false
     }
 
     private let channel: any Channel
@@ -109,13 +111,15 @@ package final class PeerConnection {
                     self.proof = proof
                 } else if answer.status != 404 || !door.isInsecure {
                     throw Failure(
-                        wasSent: false, reason: "\(self.node) does not prove that it knows the peers' token")
+                        wasSent: false, reason: "\(self.node) does not prove that it knows the peers' token",
+                        isUnproven: true)
                 }
                 self.exchange.hasAnswered = false
                 completion(.success(self))
             } catch {
                 self.close()
-                completion(.failure(Failure(wasSent: false, reason: error.reason)))
+                completion(
+                    .failure(Failure(wasSent: false, reason: error.reason, isUnproven: error.isUnproven)))
             }
         }
     }

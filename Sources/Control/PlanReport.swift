@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0
 
-private import HashRing
+package import HashRing
 
 /// What a ring change would move, as `GET /plan/…` and `kvctl ring plan --json` have it.
 package struct PlanReport: Sendable, Encodable {
@@ -13,8 +13,11 @@ package struct PlanReport: Sendable, Encodable {
     package let copiesOfSlots: Int
     /// Copies of pairs, about; nil where nobody says how many there are.
     package let estimatedPairsMoved: Int?
+    /// Those that do not say how many they hold, and so are not counted there.
+    package let silent: [NodeID]
 
-    package init(_ preview: ChangePreview, estimatedPairsMoved: Int?) {
+    /// - Parameter pairs: how many each node holds, of those that say so.
+    package init(_ preview: ChangePreview, held pairs: [NodeID: Int]) {
         change = preview.change.sentence
         if case .add(_, let places) = preview.change {
             positions = places.map { Int($0.value) }
@@ -25,6 +28,7 @@ package struct PlanReport: Sendable, Encodable {
         slotsWithNewOwner = preview.slotsWithNewOwner
         copiesOfSlotsMoved = preview.copiesMoved
         copiesOfSlots = preview.copies
-        self.estimatedPairsMoved = estimatedPairsMoved
+        estimatedPairsMoved = preview.estimatedPairs(held: pairs)
+        silent = preview.nodes.filter { $0.slotsHeldBefore > 0 && pairs[$0.node] == nil }.map(\.node)
     }
 }

@@ -127,6 +127,8 @@ package struct Answer: Hashable, Sendable {
     package var allowed: Methods?
     /// Whether trying again in a second may help.
     package var retryAfter = false
+    /// Whether it is refused for a token that is good, and for another door.
+    package var wantsOtherToken = false
     /// Whether the connection ends with this answer.
     package var closes = false
 

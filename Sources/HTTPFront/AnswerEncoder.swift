@@ -52,8 +52,10 @@ package enum AnswerEncoder {
                 head.write("\r\n")
             }
             crossOrigin?.write(for: answer, &head)
-            // (RFC 9110, section 11.6.1: a 401 says by which scheme.)
+            // (RFC 9110, section 11.6.1: a 401 says by which scheme. RFC 6750, section 3.1: a 403, that another token
+            // is wanted.)
             if answer.status == .unauthorized { head.write("WWW-Authenticate: Bearer\r\n") }
+            if answer.wantsOtherToken { head.write("WWW-Authenticate: Bearer error=\"insufficient_scope\"\r\n") }
             if answer.retryAfter { head.write("Retry-After: 1\r\n") }
             end(&head, persistence)
             if copied > 0 { answer.body.withUnsafeReadableBytes { head.write($0) } }

@@ -63,8 +63,11 @@ package enum ErrorAnswer {
     package static func noToken(_ door: String) -> Answer {
         refusal(.unauthorized, "This needs the \(door) token: Authorization: Bearer ….")
     }
-    package static let dataTokenOnly = refusal(
-        .forbidden, "This needs the admin token; the data token is for pairs alone.")
+    package static let dataTokenOnly: Answer = {
+        var answer = refusal(.forbidden, "This needs the admin token; the data token is for pairs alone.")
+        answer.wantsOtherToken = true
+        return answer
+    }()
     package static let operatorElsewhere = refusal(
         .forbidden,
         "Without an admin token only this machine may ask for this, by its loopback address; see adminTokenFile.")

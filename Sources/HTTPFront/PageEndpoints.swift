@@ -3,6 +3,7 @@
 internal import Cluster
 internal import HashRing
 private import KeyValue
+private import Listening
 internal import NIOCore
 private import RingPage
 
@@ -25,6 +26,8 @@ extension HTTPFrontHandler {
         let operators = front.operators
         let loop = front.loop
         let bound = NIOLoopBound(front, eventLoop: loop)
+        // A page that does not read is to be seen by what waits here, not hidden by what the socket takes in advance.
+        if let channel = context?.channel { ConnectionServer.sendAtOnce(channel) }
         stream(id, AnswerStream(.events), .watch) { push in
             try await operators.watchRing { event in
                 try await push(event)
@@ -51,7 +54,7 @@ extension HTTPFrontHandler {
         case .failure(let refusal): complete(id, refusal.answer)
         case .success(let change):
             let operators = front.operators
-            handOver(id) {
+            handOver(id, .look) {
                 do throws(OperatorError) {
                     return .json(try await operators.plan(change))
                 } catch {
@@ -69,10 +72,19 @@ extension HTTPFrontHandler {
         case .success(let found): key = found
         }
         guard let holders = front.data.holders(of: key) else { return complete(id, withoutRing) }
-        // (This node's own is read on its own lanes, not by way of the network.)
-        front.data.readHere(StoredKey(key)) { here in
-            let operators = self.front.operators
-            self.handOver(id) { .json(await operators.copies(of: key, at: holders, here: here)) }
+        // (This node's own is read on its own lanes, not by way of the network, and while the others are asked.)
+        let operators = front.operators
+        let here = front.loop.makePromise(of: Envelope?.self)
+        front.data.readHere(StoredKey(key)) { here.completeWith($0.mapError { $0 as any Error }) }
+        handOver(id, .look) {
+            .json(
+                await operators.copies(of: key, at: holders) {
+                    do {
+                        return .success(try await here.futureResult.get())
+                    } catch {
+                        return .failure(error as? OperationFailure ?? .notApplied(.memcachedUnavailable))
+                    }
+                })
         }
     }
 }

@@ -64,9 +64,11 @@ package protocol OperatorService: Sendable {
     func metrics() async -> ByteBuffer
     /// What the change would move, as JSON; nothing is changed.
     func plan(_ request: ChangeRequest) async throws(OperatorError) -> ByteBuffer
-    /// What each of these nodes has of a key, as JSON.
-    /// - Parameter here: what this node's own memcached has.
-    func copies(of key: Key, at holders: [NodeID], here: Result<Envelope?, OperationFailure>) async -> ByteBuffer
+    /// What each of these nodes has of a key, as JSON; it takes less than a second, whoever does not answer.
+    /// - Parameter here: asks this node's own memcached.
+    func copies(
+        of key: Key, at holders: [NodeID], here: @escaping @Sendable () async -> Result<Envelope?, OperationFailure>
+    ) async -> ByteBuffer
     /// Tells of the ring and its nodes, in server-sent events, until `tell` says that it is enough, or throws.
     func watchRing(_ tell: @Sendable (ByteBuffer) async throws -> Bool) async throws
     /// `POST /peer/<name>`, between the nodes themselves: JSON in, JSON out.
@@ -92,6 +94,8 @@ package enum OperatorTaskKind: Hashable, Sendable, CaseIterable {
     case request
     /// A client's batch.
     case batch
+    /// A look at other nodes for the ring's page, by whoever may look: a key's copies, what a change would move.
+    case look
     /// Another node's call.
     case peerCall
     /// All pairs: takes long, and memory.

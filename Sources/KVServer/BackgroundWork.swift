@@ -14,7 +14,7 @@ final class BackgroundWork: OperatorTasks {
     private static func limit(of kind: OperatorTaskKind?) -> Int {
         switch kind {
         case .request, .peerCall: 128
-        case .batch: 8
+        case .batch, .look: 8
         case .stream: 4
         case .watch: Limits.ringWatchers
         case nil: 32

@@ -12,7 +12,10 @@ internal import Telemetry
 
 /// What the page at `/ui` asks for.
 extension NodeOperator {
+    /// For how the nodes are: asked beside each other, in nobody's time.
     private static let callTime = TimeAmount.seconds(2)
+    /// Where somebody waits for the answer, and a balancer would give up on it (`timeout server`).
+    private static let lookTime = TimeAmount.milliseconds(600)
 
     func watchRing(_ tell: @Sendable (ByteBuffer) async throws -> Bool) async throws { try await ringWatch.watch(tell) }
 
@@ -28,8 +31,10 @@ extension NodeOperator {
     }
 
     /// How another node says that it is.
-    static func askNode(_ node: NodeID, _ peers: PeerCaller) async throws -> NodeSample {
-        try await peers.call(node, "status", NodeSample.Question(), timeout: callTime)
+    static func askNode(
+        _ node: NodeID, _ peers: PeerCaller, timeout: TimeAmount? = nil
+    ) async throws -> NodeSample {
+        try await peers.call(node, "status", NodeSample.Question(), timeout: timeout ?? callTime)
     }
 
     // MARK: What a change would move
@@ -42,26 +47,32 @@ extension NodeOperator {
         } catch {
             throw .refused(error)
         }
-        let items = await items(of: document.ring.nodes)
-        return json(PlanReport(preview, estimatedPairsMoved: preview.estimatedPairs(held: items)))
+        return json(PlanReport(preview, held: await items(of: document.ring.nodes)))
     }
 
-    /// Of the nodes that answer.
+    /// Of the nodes that answer. Whom the page's watch asks anyway is not asked again.
     private func items(of nodes: [NodeID]) async -> [NodeID: Int] {
-        await withTaskGroup(of: (NodeID, Int?).self) { group in
-            for other in nodes {
+        let known = await ringWatch.items()
+        let told = known.compactMapValues(\.self)
+        return await withTaskGroup(of: (NodeID, Int?).self) { group in
+            for other in nodes where known[other] == nil {
                 group.addTask {
-                    if other == node { return (other, await nodeSample().items) }
-                    return (other, (try? await NodeOperator.askNode(other, peers))?.items)
+                    guard other == node else {
+                        let sample = try? await NodeOperator.askNode(other, peers, timeout: NodeOperator.lookTime)
+                        return (other, sample?.items)
+                    }
+                    return (other, (try? await control.statistics())?["curr_items"].map { Int($0) })
                 }
             }
-            return await group.reduce(into: [:]) { $0[$1.0] = $1.1 }
+            return await group.reduce(into: told) { $0[$1.0] = $1.1 }
         }
     }
 
     // MARK: A key's copies
 
-    func copies(of key: Key, at holders: [NodeID], here: Result<Envelope?, OperationFailure>) async -> ByteBuffer {
+    func copies(
+        of key: Key, at holders: [NodeID], here: @escaping @Sendable () async -> Result<Envelope?, OperationFailure>
+    ) async -> ByteBuffer {
         let stored = StoredKey(key)
         let epoch: Epoch = await keeper.document?.epoch ?? .none
         let now = clock.wallMilliseconds
@@ -69,7 +80,8 @@ extension NodeOperator {
             for (place, holder) in holders.enumerated() {
                 group.addTask {
                     if holder == node {
-                        return (place, KeyCopies.Copy(holder, here.mapError { $0 as any Error }, atMilliseconds: now))
+                        let found = await here().mapError { $0 as any Error }
+                        return (place, KeyCopies.Copy(holder, found, atMilliseconds: now))
                     }
                     return (place, await copy(of: stored, at: holder, epoch, now))
                 }
@@ -85,7 +97,7 @@ extension NodeOperator {
         let batch = PeerBatch(epoch: epoch, clock: clock.reading, operations: [.read(stored)])
         let found: Result<Envelope?, any Error>
         do {
-            switch try await peers.batch(holder, batch, timeout: NodeOperator.callTime).outcomes.first {
+            switch try await peers.batch(holder, batch, timeout: NodeOperator.lookTime).outcomes.first {
             case .record(let record): found = .success(record)
             case .failed(let failure): found = .failure(failure)
             case nil, .version, .stored, .applied:

@@ -10,7 +10,19 @@ enum RingPicture {
     struct Trouble: Encodable, Sendable {
         /// Nothing came back. Else it answers, but not this.
         let isUnreachable: Bool
+        /// It answers, and does not know the peer token.
+        let isUnproven: Bool
         let reason: String
+
+        init(_ error: any Error) {
+            switch error {
+            case PeerCaller.Failure.unreachable(_, let reason):
+                (isUnreachable, isUnproven, self.reason) = (true, false, reason)
+            case PeerCaller.Failure.unproven:
+                (isUnreachable, isUnproven, reason) = (false, true, "\(error)")
+            default: (isUnreachable, isUnproven, reason) = (false, false, "\(error)")
+            }
+        }
     }
 
     /// `event: ring`: who sits where, and what change is under way. Sent first, and whenever it changes.

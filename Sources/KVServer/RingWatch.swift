@@ -4,6 +4,7 @@ internal import Cluster
 internal import Control
 private import FoundationEssentials
 internal import HashRing
+private import KeyValue
 internal import NIOCore
 
 /// How the ring and its nodes are, for whoever looks at `/ui` by way of this worker: asked once a second of each node,
@@ -16,6 +17,8 @@ actor RingWatch {
         let document: @Sendable () async -> RingDocument?
         /// How a node is, this one or another; takes at most some seconds.
         let ask: @Sendable (NodeID) async throws -> NodeSample
+        /// A test ends all streams as if they were old.
+        let isCut: @Sendable () -> Bool
         /// Starts something in the background; false where the worker is leaving.
         let start: @Sendable (_ work: @escaping @Sendable () async -> Void) -> Bool
     }
@@ -57,8 +60,8 @@ actor RingWatch {
 
     init(_ dependencies: Dependencies) { self.with = dependencies }
 
-    /// Hands events over until `tell` has enough, or this worker leaves. Who takes them slowly misses some: the next is
-    /// always about the latest state.
+    /// Hands events over until `tell` has enough, this worker leaves, or it has gone on for long enough. Who takes them
+    /// slowly misses some: the next is always about the latest state.
     func watch(_ tell: @Sendable (ByteBuffer) async throws -> Bool) async throws {
         watchers += 1
         defer { watchers -= 1 }
@@ -69,9 +72,10 @@ actor RingWatch {
                 throw Leaving()
             }
         }
+        let end = ContinuousClock.now + .seconds(Limits.ringWatchSeconds)
         var last = 0
         var lastRing = 0
-        while true {
+        while ContinuousClock.now < end, !with.isCut() {
             while (picture?.number ?? 0) == last, isRunning {
                 await withCheckedContinuation { waiting.append($0) }
             }
@@ -122,13 +126,18 @@ actor RingWatch {
             // (Before its restart it counted other requests.)
             if let last = entry.samples.last, last.tally.requests > sample.tally.requests { entry.samples = [] }
             entry.samples = entry.samples.suffix(RingWatch.samples - 1) + [sample]
-        } catch PeerCaller.Failure.unreachable(_, let reason) {
-            entry.trouble = RingPicture.Trouble(isUnreachable: true, reason: reason)
         } catch {
-            entry.trouble = RingPicture.Trouble(isUnreachable: false, reason: "\(error)")
+            entry.trouble = RingPicture.Trouble(error)
         }
         entries[node] = entry
         asked.remove(node)
+    }
+
+    /// How many items these nodes hold, as they said last; nil for one that does not say now. Those that are not in it
+    /// nobody has asked, or they have not answered yet.
+    func items() -> [NodeID: Int?] {
+        entries.filter { $0.value.trouble != nil || !$0.value.samples.isEmpty }
+            .mapValues { $0.trouble == nil ? $0.samples.last?.items : nil }
     }
 
     // MARK: Telling

@@ -224,7 +224,7 @@ struct WorkerParts: Sendable {
                         return try await NodeOperator.askNode(other, peers)
                     }
                     return await own.nodeSample()
-                }, start: { background.runOwn($0) }))
+                }, isCut: { failpoints.hitNow("ring.watch") == .fail }, start: { background.runOwn($0) }))
         let nodeOperator = NodeOperator(
             node: node, memcachedAddress: configuration.memcached, keeper: keeper, ringOperator: ringOperator,
             peerService: service, jobWork: work, pairs: pairs,

@@ -168,6 +168,8 @@ package enum Limits {
 
     /// Open pages that one worker tells of the ring.
     package static let ringWatchers = 16
+    /// After so long a page asks anew, in seconds: with a token that is still good, and of a page that is still there.
+    package static let ringWatchSeconds: Int64 = 300
 
     /// How far ahead of this clock a version may be.
     package static let clockAheadMilliseconds = 10_000

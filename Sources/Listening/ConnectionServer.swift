@@ -16,6 +16,14 @@ package final class ConnectionServer: Sendable {
     private static let unsentLowWater = NIOBSDSocket.Option(rawValue: 25)
     private static let unsentBytes: SocketOptionValue = 128 << 10
 
+    /// From now on the socket of this connection takes nothing before all that it has is on its way: whatever its
+    /// client does not read waits in the channel as soon as the client's own buffer is full. To be called on its loop.
+    package static func sendAtOnce(_ channel: any Channel) {
+        // (A connection that is closing already has no such option.)
+        try? channel.syncOptions?.setOption(
+            ChannelOptions.Types.SocketOption(level: .tcp, name: unsentLowWater), value: 1)
+    }
+
     private let listener: any Channel
 
     private init(_ listener: any Channel) { self.listener = listener }

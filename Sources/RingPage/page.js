@@ -107,9 +107,13 @@ const cell = (text, properties = {}) => make("td", { role: "cell", textContent: 
 async function ask(path, options = {}) {
   const answer = await fetch(path, { cache: "no-store", credentials: "same-origin", ...options, headers: authorization() });
   const text = await answer.text();
-  if (answer.status === 401 || answer.status === 403) wantToken(answer.status, true);
+  if (isTokenWanted(answer)) wantToken(answer.status, true);
   return { status: answer.status, text: text.trim(), json: () => JSON.parse(text) };
 }
+
+/** Not each 403: there are others, which no token helps with. One that another token helps with says so (RFC 6750, section 3.1). */
+const isTokenWanted = (answer) => answer.status === 401
+  || (answer.status === 403 && /\binsufficient_scope\b/.test(answer.headers.get("WWW-Authenticate") ?? ""));
 
 const authorization = () => (token ? { Authorization: `Bearer ${token}` } : {});
 
@@ -175,9 +179,47 @@ const LONGEST_PAUSE = 10000;
 let listener = null;
 let pause = 0;
 
+/** After so long what is shown is no longer how it is, and looks like that. (Each second there is news.) */
+const STALE = 3500;
+/** When the latest news came, and whether it is known that there is none until the user does something. */
+let heardAt = null;
+let isCut = false;
+/** For so many seconds there has been no news; null while what is shown is how it is. */
+let unheardFor = null;
+/** Whether what came last could not be shown. */
+let isBaffled = false;
+
 function showConnection(kind, text) {
   byId("connection").dataset.state = kind;
   say(byId("connection-text"), text);
+  isCut = kind === "refused" || kind === "paused";
+  lookAtSilence();
+}
+
+/** Where nothing is heard any more, what was heard last may not pass for how it is. */
+function lookAtSilence() {
+  if (heardAt == null) return;
+  const silence = performance.now() - heardAt;
+  const wasUnheard = unheardFor != null;
+  unheardFor = isCut || silence > STALE ? Math.max(Math.floor(silence / 1000), 0) : null;
+  document.body.classList.toggle("unheard", unheardFor != null || isBaffled);
+  if (unheardFor == null && !wasUnheard) return;
+  if (unheardFor != null) sayUnheard();
+  if (wasUnheard !== (unheardFor != null)) updateSoon();
+}
+
+setInterval(lookAtSilence, 1000);
+
+/** Read out once: the seconds, which go on, are for the eye alone. */
+function sayUnheard() {
+  const verdict = byId("verdict");
+  if (!verdict.contains(byId("unheard-for"))) {
+    verdict.said = null;
+    const seconds = make("span", { id: "unheard-for" });
+    seconds.setAttribute("aria-hidden", "true");
+    verdict.replaceChildren("No word from this node", seconds, "; this is how it was.");
+  }
+  say(byId("unheard-for"), ` for ${duration(unheardFor)}`);
 }
 
 function listenAgain() {
@@ -194,17 +236,18 @@ async function listen(controller) {
     watchdog = setTimeout(() => controller.abort(), SILENCE);
   };
   let why = "";
+  let hasEnded = false;
   try {
     heard();
     const answer = await fetch("/ui/events", {
       cache: "no-store", credentials: "same-origin", headers: { Accept: "text/event-stream", ...authorization() }, signal: controller.signal,
     });
-    if (answer.status === 401 || answer.status === 403) {
+    if (isTokenWanted(answer)) {
       clearTimeout(watchdog);
       answer.body?.cancel();
       if (controller !== listener) return;
       showConnection("refused", "Token wanted");
-      say(byId("verdict"), "The node wants an admin token before it tells of the ring.");
+      if (!state) say(byId("verdict"), "The node wants an admin token before it tells of the ring.");
       return wantToken(answer.status, false);
     }
     if (answer.status !== 200) throw new Error((await answer.text()).trim() || `status ${answer.status}`);
@@ -212,6 +255,7 @@ async function listen(controller) {
     let rest = "";
     for (;;) {
       const { value, done } = await reader.read();
+      hasEnded = done;
       if (done) break;
       heard();
       const events = (rest + value).split("\n\n");
@@ -227,9 +271,11 @@ async function listen(controller) {
   }
   clearTimeout(watchdog);
   if (controller !== listener || document.hidden) return;
+  // A node ends each stream after some minutes, and a worker that leaves its streams at once: that is no trouble yet.
+  const isOrdinary = hasEnded && pause === 0 && unheardFor == null;
   // (Not all pages at once, where a node comes back.)
   pause = Math.min(Math.max(pause * 2, 500), LONGEST_PAUSE);
-  showConnection("lost", "Reconnecting");
+  if (!isOrdinary) showConnection("lost", "Reconnecting");
   if (!state) say(byId("verdict"), why ? `No answer yet: ${why}` : "No answer yet.");
   controller.timer = setTimeout(listenAgain, pause * (0.75 + Math.random() / 2));
 }
@@ -248,13 +294,11 @@ function take(event) {
     isRingNew = true;
   } else if (name === "nodes") {
     state = message;
+    heardAt = performance.now();
   } else {
     return;
   }
-  if (!isUpdateDue) {
-    isUpdateDue = true;
-    requestAnimationFrame(update);
-  }
+  updateSoon();
 }
 
 // A page that nobody sees asks for nothing.
@@ -263,7 +307,7 @@ document.addEventListener("visibilitychange", () => {
     listener?.abort();
     clearTimeout(listener?.timer);
     listener = null;
-    showConnection("lost", "Paused");
+    showConnection("paused", "Paused");
   } else {
     listenAgain();
   }
@@ -275,16 +319,29 @@ let isUpdateDue = false;
 let isRingNew = false;
 let updates = 0;
 
+function updateSoon() {
+  if (isUpdateDue) return;
+  isUpdateDue = true;
+  requestAnimationFrame(update);
+}
+
 function update() {
   const began = performance.now();
   isUpdateDue = false;
   const wasNew = isRingNew;
-  if (isRingNew) {
+  try {
+    if (isRingNew) layOut();
     isRingNew = false;
-    layOut();
+    if (ring && state) showNodes();
+    showChange();
+    isBaffled = false;
+  } catch (error) {
+    // What comes next may be as it should be; until then nothing here is certain.
+    isBaffled = true;
+    say(byId("verdict"), "This page does not understand what the node tells: reload it.");
+    console.warn("An update can’t be shown:", error);
   }
-  if (ring && state) showNodes();
-  showChange();
+  document.body.classList.toggle("unheard", unheardFor != null || isBaffled);
   // (For whoever measures; not kept for ever.)
   if (++updates % 256 === 0) performance.clearMeasures();
   performance.measure(wasNew ? "ring" : "nodes", { start: began });
@@ -328,7 +385,8 @@ function compareNodes(left, right) {
 /** Draws everything that only changes with the ring. */
 function layOut() {
   const positions = ring.change ? { ...ring.change.to, ...ring.change.from } : ring.positions;
-  const names = [...new Set([...Object.keys(positions), ...ring.standbys])].sort(compareNodes);
+  // (Who tells is shown even where the ring does not have it, or there is none: it may have trouble, too.)
+  const names = [...new Set([...Object.keys(positions), ...ring.standbys, ring.node])].sort(compareNodes);
   const seats = seatsOf(ring.positions);
   const owned = new Map();
   for (const seat of seats) owned.set(seat.node, (owned.get(seat.node) ?? 0) + seat.length);
@@ -339,7 +397,7 @@ function layOut() {
     const old = before.get(name);
     members.set(name, {
       name, number: index + 1, hue: hueOf(index), slots: owned.get(name) ?? 0, behindFor: 0,
-      positions: (ring.positions[name] ?? []).length, isStandby: !(name in positions), seats: [],
+      positions: (ring.positions[name] ?? []).length, isStandby: !(name in positions), isOutside: !(name in positions) && !ring.standbys.includes(name), seats: [],
       row: old?.row ?? makeRow(name), look: old?.look ?? null, arc: null, mark: null,
     });
   });
@@ -453,7 +511,7 @@ function showCentre() {
   title.classList.toggle("address", Boolean(member));
   if (member) {
     say(title, member.name);
-    say(byId("centre-2"), member.isStandby ? "standby" : `${percent(member.slots / SLOTS)} of the slots`);
+    say(byId("centre-2"), member.isOutside ? "in no ring" : member.isStandby ? "standby" : `${percent(member.slots / SLOTS)} of the slots`);
     say(byId("centre-3"), member.isStandby ? "" : plural(member.positions, "position"));
   } else if (found) {
     say(title, String(found.slot));
@@ -544,15 +602,28 @@ function dressRow(member) {
   say(row.cells[0], member.isStandby || member.positions === 0 ? "–" : percent(member.slots / SLOTS));
 }
 
-/** How a node is, in a word and a sign: {kind, state, sign, word, problem}. */
+/** A node that has not answered for so many seconds is not known to be as it was, whether or not it is known why. */
+const SILENT = 5;
+
+/** How a node is, in a word and a sign: {kind, state, sign, word, problem}; or how it was, where there is no news. */
 function lookAt(member, node) {
-  const name = member.name;
+  const look = judge(member, node);
+  return unheardFor == null ? look : { kind: "", state: "unheard", sign: look.sign, word: `Was: ${look.word}`, problem: look.problem };
+}
+
+function judge(member, node) {
   if (!node || (!node.trouble && node.age == null)) return { kind: "", state: "asked", sign: "…", word: "Being asked" };
   if (node.trouble?.isUnreachable) {
     return { kind: "bad", state: "unreachable", sign: "✕", word: "Unreachable", problem: `is unreachable: ${node.trouble.reason}` };
   }
+  if (node.trouble?.isUnproven) {
+    return { kind: "bad", state: "silent", sign: "?", word: "Wrong token", problem: "answers, and does not prove that it knows the peers’ token" };
+  }
   if (node.trouble) {
     return { kind: "bad", state: "silent", sign: "?", word: "Does not say", problem: `answers, but does not say how it is: ${node.trouble.reason}` };
+  }
+  if (node.age > SILENT) {
+    return { kind: "bad", state: "silent", sign: "?", word: `Silent for ${duration(node.age)}`, problem: `has said nothing for ${duration(node.age)}` };
   }
   if (node.memcachedError) {
     return { kind: "bad", state: "broken", sign: "!", word: "No memcached", problem: `has no memcached that answers: ${node.memcachedError}` };
@@ -569,7 +640,7 @@ function lookAt(member, node) {
   }
   if (node.isClockAhead) return { kind: "warn", state: "ahead", sign: "!", word: "Clock ahead", problem: "has a clock too far ahead, and refuses writes" };
   if (node.troubles.length > 0) return { kind: "warn", state: "trouble", sign: "!", word: "Trouble", problem: `has trouble: ${node.troubles.join("; ")}` };
-  return { kind: "good", state: "up", sign: "✓", word: member.isStandby ? "Up, standby" : "Up" };
+  return { kind: "good", state: "up", sign: "✓", word: member.isOutside ? "Up, in no ring" : member.isStandby ? "Up, standby" : "Up" };
 }
 
 function showNodes() {
@@ -583,7 +654,7 @@ function showNodes() {
     member.node = node;
     showRow(member, node, look);
     if (look.problem) problems.push({ name: member.name, look });
-    if (!node || node.trouble || node.age == null) continue;
+    if (!node || node.trouble || node.age == null || node.age > SILENT || unheardFor != null) continue;
     sum.isKnown = true;
     sum.requests += node.requestsPerSecond ?? 0;
     sum.errors += node.errorsPerSecond ?? 0;
@@ -653,7 +724,7 @@ function showRow(member, node, look) {
   mark(row.word.parentElement, "data-kind", look.kind || null);
   say(row.sign, look.sign);
   say(row.word, look.word);
-  row.element.classList.toggle("stale", Boolean(node?.trouble));
+  row.element.classList.toggle("stale", Boolean(node?.trouble) || node?.age > SILENT || unheardFor != null);
   const left = node?.limitBytes != null && node.bytes != null ? Math.max(node.limitBytes - node.bytes, 0) : null;
   const figures = [
     null, count(node?.items), bytes(node?.bytes), null, count(node?.workers), short(node?.requestsPerSecond), short(node?.errorsPerSecond),
@@ -694,6 +765,7 @@ const TOLD = 6;
 function showProblems(problems) {
   const seated = [...members.values()].filter((member) => member.positions > 0).length;
   const isNew = ring.epoch === 0 || seated === 0;
+  if (unheardFor != null) sayUnheard();
   const waiting = [...members.values()].filter((member) => member.look.state === "asked").length;
   let verdict;
   if (isNew) verdict = "This node has no ring yet.";
@@ -702,7 +774,7 @@ function showProblems(problems) {
   else if (problems.length === 1) verdict = `${problems[0].name} needs attention.`;
   else verdict = `${problems.length} of ${members.size} nodes need attention.`;
   // (The one thing that is read out, and only when it changes.)
-  say(byId("verdict"), verdict);
+  if (unheardFor == null) say(byId("verdict"), verdict);
   problems.sort((left, right) => (left.look.kind === right.look.kind ? 0 : left.look.kind === "bad" ? -1 : 1));
   const lines = problems.slice(0, TOLD).map(({ name, look }) => [look.kind, look.sign, name, ` ${look.problem}.`]);
   if (problems.length > TOLD) lines.push(["warn", "…", plural(problems.length - TOLD, "more node"), ", marked in the table."]);
@@ -720,6 +792,8 @@ function showProblems(problems) {
   }));
 }
 
+const answeredAgo = (seconds) => (seconds < 3 ? "just now" : `${duration(seconds)} ago`);
+
 function showDetail() {
   const member = members.get(chosen);
   byId("detail").hidden = !member;
@@ -733,13 +807,13 @@ function showDetail() {
   const places = ring.positions[member.name] ?? [];
   const known = node && node.age != null;
   const lines = [
-    ["Slots", member.isStandby ? "none: a standby" : `${whole(member.slots)} of ${whole(SLOTS)}, ${percent(member.slots / SLOTS)}`],
+    ["Slots", member.isOutside ? "none: in no ring" : member.isStandby ? "none: a standby" : `${whole(member.slots)} of ${whole(SLOTS)}, ${percent(member.slots / SLOTS)}`],
     ["Positions", places.length === 0 ? "none" : places.slice(0, 16).join(", ") + (places.length > 16 ? ` … ${places.length} in all` : "")],
     ["Epoch", known ? String(node.epoch) : "–"],
     ["Up for", known ? duration(node.uptimeSeconds) : "–"],
     ["Connections", known ? count(node.connections) : "–"],
     ["Version", known ? node.version : "–"],
-    ["Answered", !known ? "never since this page looks" : node.age < 3 ? "just now" : `${duration(node.age)} ago`],
+    ["Answered", !known ? "never since this page looks" : answeredAgo(node.age + (unheardFor ?? 0))],
   ];
   if (node?.trouble) lines.push(["Why", node.trouble.reason]);
   const list = byId("detail-list");
@@ -755,6 +829,8 @@ function showDetail() {
 
 const STEPS = { copying: "Copying", crossing: "Crossing over", settling: "Settling", retreating: "Retreating", cleaning: "Cleaning up" };
 let lastChange = undefined;
+/** Which one the panel is about. */
+let shownChange = null;
 
 function showChange() {
   if (!ring) return;
@@ -766,6 +842,11 @@ function showChange() {
   }
   lastChange = ring.last?.id ?? null;
   if (!change) return;
+  if (change.id !== shownChange) {
+    // What was said of the one before is not about this one.
+    shownChange = change.id;
+    answerAbort("", "");
+  }
   say(byId("change-title"), `${change.abortReason ? "Undoing" : "Under way"}: ${change.sentence}`);
   const order = change.abortReason || change.step === "retreating"
     ? ["retreating", "cleaning"] : ["copying", "crossing", "settling", "cleaning"];
@@ -802,18 +883,22 @@ function showChange() {
   byId("abort").disabled = Boolean(change.abortReason);
 }
 
+function answerAbort(kind, text) {
+  byId("abort-answer").dataset.kind = kind;
+  say(byId("abort-answer"), text);
+}
+
 byId("abort").addEventListener("click", async () => {
-  const box = byId("abort-answer");
-  box.dataset.kind = "";
-  say(box, "Asking the nodes to climb down…");
+  const aborted = shownChange;
+  answerAbort("", "Asking the nodes to climb down…");
+  let outcome;
   try {
     const answer = await ask("/abort_change", { method: "POST" });
-    box.dataset.kind = answer.status === 200 ? "good" : "bad";
-    say(box, answer.status === 200 ? "Undone: the ring is as it was." : reason(answer));
+    outcome = answer.status === 200 ? ["good", "Undone: the ring is as it was."] : ["bad", reason(answer)];
   } catch {
-    box.dataset.kind = "bad";
-    say(box, "No answer came; it may be aborted all the same.");
+    outcome = ["bad", "No answer came; it may be aborted all the same."];
   }
+  if (aborted === shownChange) answerAbort(...outcome);
 });
 
 // MARK: A key
@@ -969,7 +1054,8 @@ function showPlan(report, wanted) {
   const moved = report.copiesOfSlots > 0 ? report.copiesOfSlotsMoved / report.copiesOfSlots : 0;
   say(byId("plan-text"), `This would ${report.change}. ${percent(report.slotsWithNewOwner / SLOTS)} of all keys get another owner; `
     + `${percent(moved)} of all copies move`
-    + (report.estimatedPairsMoved == null ? "." : `, about ${plural(report.estimatedPairsMoved, "item")}.`));
+    + (report.estimatedPairsMoved == null ? "." : `, about ${plural(report.estimatedPairsMoved, "item")}.`)
+    + (report.silent?.length > 0 ? ` ${report.silent.slice(0, TOLD).join(", ")}${report.silent.length > TOLD ? ", …" : ""} did not say how many items it holds.` : ""));
   byId("plan-rows").replaceChildren(...report.nodes.map((node) => {
     const change = (before, after) => cell(percent(after / SLOTS), { className: after > before ? "n up" : after < before ? "n down" : "n" });
     return make("tr", { role: "row" }, cell(node.node),

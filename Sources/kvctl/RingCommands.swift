@@ -246,8 +246,7 @@ private func showPlan(_ request: ChangeRequest, _ common: CommonOptions) async t
         let pairs = await client.statuses(of: document.ring.nodes).compactMap { node, status in
             (try? status.get())?.snapshot?.pairs.map { (node, $0) }
         }
-        let estimate = preview.estimatedPairs(held: Dictionary(uniqueKeysWithValues: pairs))
-        let report = PlanReport(preview, estimatedPairsMoved: estimate)
+        let report = PlanReport(preview, held: Dictionary(uniqueKeysWithValues: pairs))
         if common.json { return try Console.json(report) }
         try Console.say("would \(report.change)")
         var table = TextTable(["NODE", "OWNS", "WOULD OWN", "HOLDS", "WOULD HOLD"], figures: [1, 2, 3, 4])

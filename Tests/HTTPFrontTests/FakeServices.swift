@@ -233,7 +233,9 @@ actor FakeOperators: OperatorService {
         return ByteBuffer(string: "{}\n")
     }
 
-    func copies(of key: Key, at holders: [NodeID], here: Result<Envelope?, OperationFailure>) async -> ByteBuffer {
+    func copies(
+        of key: Key, at holders: [NodeID], here: @escaping @Sendable () async -> Result<Envelope?, OperationFailure>
+    ) async -> ByteBuffer {
         ByteBuffer(string: "{\"holders\":\(holders.count)}\n")
     }
 

@@ -4,6 +4,8 @@
 import json
 import socket
 import threading
+import time
+from contextlib import ExitStack, suppress
 from urllib.parse import quote
 
 from harness.browser import Browser
@@ -23,27 +25,50 @@ def run(context):
         with Stage(even_positions(30, 12), standbys=["10.0.0.99:5000"]) as stage:
             a_ring_of_thirty(browser, stage)
             troubles_are_seen(browser, stage)
+            each_trouble_has_its_words(browser, stage)
             markup_is_text(browser, stage)
+            copies_that_differ(browser, stage)
             by_keyboard(browser, stage)
             on_a_phone(browser, stage)
+            a_plan_is_of_one_ring(browser, stage)
             a_token_is_asked_for(browser, stage)
-        expect_equal(complaints(browser, but="401"), [], "what the browser had to say of a page of 30 nodes")
+            changes_carry_the_token(browser, stage)
+            an_answer_is_of_one_change(browser, stage)
+            a_token_is_forgotten(browser, stage)
+            a_refusal_is_not_always_for_a_token(browser, stage)
+        expect_equal(complaints(browser, "401", "403", "409", "An update can’t be shown"), [], "what the browser had to say of a page of 30 nodes")
+        with Stage(even_positions(3, 8)) as stage:
+            silence_is_shown(browser, stage)
+            a_page_that_nobody_sees(browser, stage)
+            a_token_is_revoked(browser, stage)
+        with Stage({}, epoch=0) as stage:
+            a_node_without_a_ring(browser, stage)
         browser.complaints.clear()
         with Stage(even_positions(100, 64)) as stage:
             many_nodes_stay_smooth(browser, stage, context)
         with context.cluster(replicas=2, settings={"workers": 1}) as cluster:
             cluster.install_ring(cluster.first_ring, standbys=[cluster.node(3).address])
+            deaf = deaf_readers(cluster)
             files_are_served(cluster)
             a_real_ring(browser, cluster)
             a_change(browser, cluster)
             a_change_is_aborted(browser, cluster)
-            expect_equal(complaints(browser, but="auto/nonsense"), [], "what the browser had to say of a real ring")
+            a_stream_is_renewed(browser, cluster)
+            expect_equal(complaints(browser, "auto/nonsense"), [], "what the browser had to say of a real ring")
             a_node_ends(browser, cluster)
+            a_node_hangs(cluster)
+            deaf_readers_are_cut_off(cluster, *deaf)
             watchers_are_bounded(cluster)
+            browser.call("Page.navigate", url="about:blank")
+            nodes_are_asked_once_for_all(cluster)
 
 
-def complaints(browser, but="\0"):
-    return [text for text in browser.complaints if but not in text]
+def complaints(browser, *but):
+    return [text for text in browser.complaints if not any(one in text for one in but)]
+
+
+def says_all_is_well(browser, count):
+    browser.wait(f"document.querySelector('#verdict').textContent === 'All {count} nodes are up.'", f"the verdict on {count} nodes that are well")
 
 
 def opened(browser, address):
@@ -88,6 +113,32 @@ def troubles_are_seen(browser, stage):
                  ["↻", "✕"], "signs beside the ring")
 
 
+def each_trouble_has_its_words(browser, stage):
+    for trouble, words, told in (
+            ({"memcachedError": "it hangs"}, "No memcached", "it hangs"), ({"isClockAhead": True}, "Clock ahead", "refuses writes"),
+            ({"epoch": 6}, "Behind", "older ring, of epoch 6"), ({"age": 8.2}, "Silent for 8 s", "has said nothing for 8 s"),
+            ({"trouble": {"isUnreachable": False, "isUnproven": True, "reason": "-"}}, "Wrong token", "the peers’ token"),
+            ({"trouble": {"isUnreachable": False, "isUnproven": False, "reason": "busy"}}, "Does not say", "busy"),
+            ({"troubles": ["log: full"]}, "Trouble", "log: full")):
+        node = stage.node(12)
+        before = dict(node)
+        node.update(trouble)
+        stage.show()
+        browser.wait(f"document.querySelector('#rows [data-node=\"{node['node']}\"]').innerText.includes('{words}')", f"a node with {trouble}")
+        expect(f"{node['node']} " in browser.text("#problems") and told in browser.text("#problems"), f"what is said of {trouble}: {browser.text('#problems')}")
+        node.clear()
+        node.update(before)
+    # (One that tells something else than this page knows.)
+    troubles = stage.node(12).pop("troubles")
+    stage.show()
+    browser.wait("document.querySelector('#verdict').textContent.includes('does not understand')", "an update that can't be shown")
+    stage.node(12)["troubles"] = troubles
+    stage.show()
+    browser.wait("document.querySelector('#verdict').textContent === '2 of 31 nodes need attention.'", "the next one is shown")
+    expect_equal(browser.value("document.body.className"), "", "the page's looks after it")
+    browser.wait("/L/.test(document.querySelector('#history-requests path:last-child')?.getAttribute('d') ?? '')", "a line of the last seconds")
+
+
 def markup_is_text(browser, stage):
     target = f"/copies?key={quote(MARKUP, safe='')}"
     stage.answers[target] = (200, json.dumps({"slot": 77, "epoch": 7, "copies": [
@@ -101,6 +152,17 @@ def markup_is_text(browser, stage):
     expect_equal(browser.text("#key-answer .asked"), MARKUP, "a key full of markup")
     browser.wait(f"document.querySelector('#problems').innerText.includes({json.dumps(MARKUP)})", "a reason full of markup")
     expect_equal(browser.value("[document.title, document.querySelectorAll('main img, main script').length]"), ["Ring", 0], "what became of the markup")
+
+
+def copies_that_differ(browser, stage):
+    copies = [{"node": f"10.0.0.{number}:5000", "state": "stored", "version": f"{version:024x}", "bytes": 3, "writtenMilliseconds": 0}
+              for number, version in ((1, 5), (2, 9), (3, 9))]
+    stage.answers["/copies?key=differs"] = (200, json.dumps({"slot": 78, "epoch": 7, "copies": copies}))
+    browser.fill("#key", "differs")
+    browser.press("Enter")
+    browser.wait("document.querySelector('#key-answer').innerText.includes('Its copies differ')", "the verdict on copies that differ")
+    expect_equal(browser.value("[...document.querySelectorAll('#key-answer tbody tr .state span:last-child')].map((one) => one.textContent)"),
+                 ["Stored, older", "Stored", "Stored"], "which of them are old")
 
 
 def by_keyboard(browser, stage):
@@ -135,6 +197,33 @@ def on_a_phone(browser, stage):
     browser.resize(1280, 900)
 
 
+PLAN = {"change": "remove 10.0.0.1:5000", "positions": [], "slotsWithNewOwner": 333, "copiesOfSlots": 30000, "copiesOfSlotsMoved": 1000,
+        "estimatedPairsMoved": 1234, "silent": [], "nodes": [
+            {"node": "10.0.0.1:5000", "slotsOwnedBefore": 333, "slotsOwnedAfter": 0, "slotsHeldBefore": 1000, "slotsHeldAfter": 0}]}
+
+
+def preview(browser, stage, **different):
+    stage.answers["/plan/remove_node/10.0.0.1:5000"] = (200, json.dumps({**PLAN, **different}))
+    browser.click("input[name=verb][value=remove]")
+    browser.value("document.querySelector('#leaver').value = '10.0.0.1:5000'")
+    browser.click("#edit-form button[type=submit]")
+    browser.wait("!document.querySelector('#plan').hidden", "a preview")
+
+
+def a_plan_is_of_one_ring(browser, stage):
+    preview(browser, stage, change=MARKUP, silent=[MARKUP], nodes=[{**PLAN["nodes"][0], "node": MARKUP}])
+    expect_equal(browser.text("#plan-rows td"), MARKUP, "a node full of markup")
+    said = browser.text("#plan-text")
+    expect(said.count(MARKUP) == 2 and "did not say how many" in said, f"what the preview says: {said}")
+    expect_equal(browser.value("[document.title, document.querySelectorAll('main img, main script').length]"), ["Ring", 0], "what became of the markup")
+    stage.ring["epoch"] = 8
+    for node in stage.state["nodes"]:
+        node["epoch"] = 8
+    stage.show(is_ring_new=True)
+    browser.wait("document.querySelector('#plan').hidden", "the preview of another ring is dropped")
+    expect("has changed since" in browser.text("#edit-answer"), f"what is said of it: {browser.text('#edit-answer')}")
+
+
 def a_token_is_asked_for(browser, stage):
     stage.token = "s3cret-token"
     browser.open(f"http://{stage.address}/ui")
@@ -146,6 +235,121 @@ def a_token_is_asked_for(browser, stage):
     expect(("GET", "/ui/events", "Bearer s3cret-token") in stage.asked, "the token in a request's header")
     kept = browser.value("JSON.stringify([{...localStorage}, {...sessionStorage}, document.cookie, document.querySelector('#token').value])")
     expect_equal(kept, '[{},{},"",""]', "where the token may not be")
+
+
+def changes_carry_the_token(browser, stage):
+    stage.answers["/remove_node/10.0.0.1:5000"] = (200, "OK")
+    preview(browser, stage)
+    browser.click("#make")
+    browser.wait("document.querySelector('#edit-answer').textContent.startsWith('Made')", "a change is made")
+    expect(("POST", "/remove_node/10.0.0.1:5000", "Bearer s3cret-token") in stage.asked, f"the change, with the token: {stage.asked[-3:]}")
+
+
+def under_way(stage, name):
+    stage.ring["change"] = {"id": name, "sentence": f"do {name}", "step": "copying", "from": stage.ring["positions"], "to": stage.ring["positions"]}
+    stage.show(is_ring_new=True)
+
+
+def an_answer_is_of_one_change(browser, stage):
+    stage.answers["/abort_change"] = (409, "It can't be undone any more.\n")
+    under_way(stage, "one")
+    browser.wait("document.querySelector('#change-title').textContent === 'Under way: do one'", "a change")
+    browser.click("#abort")
+    browser.wait("document.querySelector('#abort-answer').textContent.includes('undone any more')", "the answer")
+    expect_equal(stage.asked[-1], ("POST", "/abort_change", "Bearer s3cret-token"), "how it was asked for")
+    under_way(stage, "two")
+    browser.wait("document.querySelector('#change-title').textContent === 'Under way: do two'", "the next change")
+    expect_equal(browser.value("document.querySelector('#abort-answer').textContent"), "", "what is said of the one before")
+    del stage.ring["change"]
+    stage.show(is_ring_new=True)
+    browser.wait("document.querySelector('#change').hidden", "no change")
+
+
+def a_token_is_forgotten(browser, stage):
+    browser.click("#token-open")
+    browser.click("#token-forget")
+    browser.wait("document.querySelector('#connection').dataset.state === 'refused'", "without the token the page is refused")
+    expect_equal(stage.asked[-1], ("GET", "/ui/events", None), "a request without a token")
+    browser.wait("document.querySelector('#verdict').textContent.startsWith('No word from this node')", "what was shown is no more how it is")
+    stage.token = None
+    browser.click("#token-forget")
+    browser.wait("document.querySelector('#connection').dataset.state === 'live'", "where no token is wanted, none is needed")
+
+
+def a_refusal_is_not_always_for_a_token(browser, stage):
+    browser.click("#token-open")
+    browser.click("#token-open")
+    for headers, is_asked in (([], False), ([("WWW-Authenticate", 'Bearer error="insufficient_scope"')], True)):
+        stage.answers["/copies?key=refused"] = (403, f"No, for a reason ({is_asked}).\n", *headers)
+        browser.fill("#key", "refused")
+        browser.press("Enter")
+        browser.wait(f"document.querySelector('#key-answer').innerText.includes('No, for a reason ({str(is_asked)})')", "the refusal")
+        expect_equal(browser.value("document.querySelector('#token-panel').hidden"), not is_asked, f"no token is asked for, after a 403 with {headers}")
+
+
+def silence_is_shown(browser, stage):
+    opened(browser, stage.address)
+    says_all_is_well(browser, 3)
+    node = stage.node(0)["node"]
+    stage.node(1).update(errorsPerSecond=5.0)
+    stage.show()
+    browser.wait("document.querySelector('#sum-errors').textContent !== '0'", "a figure")
+    for cause in ("mute", "away"):
+        asked = len(stage.asked)
+        setattr(stage, f"is_{cause}", True)
+        browser.wait("/^No word from this node for [0-9]+ s; this is how it was[.]$/.test(document.querySelector('#verdict').textContent)",
+                     f"the verdict on one that is {cause}")
+        browser.value("window.spoken = document.querySelector('#verdict').firstChild; 0")
+        expect_equal(browser.value("document.querySelector('#verdict').getAttribute('aria-live')"), "polite", "the verdict is read out")
+        expect("Was: Up" in row(browser, node), f"a row while nothing is heard: {row(browser, node)}")
+        expect("Was: Up" in browser.value("document.querySelector('.arc').getAttribute('aria-label')"), "how a node is read out")
+        expect_equal(browser.value("[...document.querySelectorAll('.figures dd span')].map((one) => one.textContent)"), ["–"] * 6, "the sums")
+        expect_equal(browser.value("[...document.querySelectorAll('.picture, #rows')].map((one) => getComputedStyle(one).filter)"),
+                     ["grayscale(1)"] * 2, "colours")
+        seconds = browser.text("#unheard-for")
+        browser.wait(f"document.querySelector('#unheard-for').innerText !== '{seconds}'", "the seconds go on")
+        expect(browser.value("document.querySelector('#verdict').firstChild === window.spoken && document.querySelector('#unheard-for').ariaHidden === 'true'"),
+               "the verdict is read out again for each second")
+        browser.wait("document.querySelector('#connection[data-state=lost] #connection-text')?.textContent === 'Reconnecting'",
+                     "the connection is shown as lost")
+        eventually(5, "a silent connection is given up, and made anew", lambda: ("GET", "/ui/events", None) in stage.asked[asked:])
+        setattr(stage, f"is_{cause}", False)
+        says_all_is_well(browser, 3)
+        expect_equal(browser.value("[document.body.className, document.querySelector('#connection').dataset.state]"), ["", "live"], "afterwards")
+        expect("✓ Up" in row(browser, node), f"a row afterwards: {row(browser, node)}")
+
+
+def a_page_that_nobody_sees(browser, stage):
+    hide = "Object.defineProperty(document, 'hidden', {{ value: {}, configurable: true }}); document.dispatchEvent(new Event('visibilitychange'))"
+    browser.value(hide.format("true"))
+    browser.wait("document.querySelector('#connection').dataset.state === 'paused'", "a hidden page pauses")
+    browser.wait("document.querySelector('#verdict').textContent.startsWith('No word from this node')", "and does not say that all is well", seconds=2)
+    eventually(5, "a hidden page listens to nothing", lambda: stage.watching == 0)
+    browser.value(hide.format("false"))
+    browser.wait("document.querySelector('#connection').dataset.state === 'live'", "a page that is seen again is live")
+    says_all_is_well(browser, 3)
+
+
+def a_token_is_revoked(browser, stage):
+    stage.token = "another"
+    stage.is_away = True
+    eventually(5, "the stream ends", lambda: stage.watching == 0)
+    stage.is_away = False
+    browser.wait("document.querySelector('#connection').dataset.state === 'refused'", "the page is refused")
+    browser.wait("document.querySelector('#verdict').textContent.startsWith('No word from this node')", "the verdict then")
+    expect(not browser.value("document.querySelector('#token-panel').hidden"), "no token is asked for")
+
+
+def a_node_without_a_ring(browser, stage):
+    node = stage.ring["node"]
+    stage.node(0).update(epoch=0)
+    opened(browser, stage.address)
+    browser.wait("document.querySelectorAll('#rows tr').length === 1", "a row for the node itself")
+    expect("Up, in no ring" in row(browser, node), f"its row: {row(browser, node)}")
+    stage.node(0).update(memcachedError="it hangs")
+    stage.show()
+    browser.wait("document.querySelector('#problems').innerText.includes('it hangs')", "its trouble is told")
+    expect_equal(browser.text("#verdict"), "This node has no ring yet.", "the verdict on it")
 
 
 def many_nodes_stay_smooth(browser, stage, context):
@@ -181,6 +385,8 @@ def files_are_served(cluster):
         expect_equal((answer.status, answer.header("Content-Type"), answer.header("Content-Security-Policy")), (200, kind, POLICY), target)
         expect_equal((answer.header("X-Content-Type-Options"), answer.header("Referrer-Policy"), answer.header("Cache-Control")),
                      ("nosniff", "no-referrer", "no-cache"), f"headers of {target}")
+        expect_equal((answer.header("Cross-Origin-Opener-Policy"), answer.header("Cross-Origin-Resource-Policy")), ("same-origin",) * 2,
+                     f"who may have to do with {target}")
         again = ask(node.address, request_bytes("GET", target, headers=[("If-None-Match", answer.header("ETag"))]))
         expect_equal((again.status, again.body), (304, b""), f"{target}, which the browser has already")
     expect_equal(node.get("/ui/nothing").status, 404, "a file that is none")
@@ -264,7 +470,7 @@ def a_node_ends(browser, cluster):
     expect_equal(browser.text("#verdict"), f"{gone.address} needs attention.", "the verdict on it")
     gone.start_daemon()
     gone.wait_until_ready()
-    browser.wait("document.querySelector('#verdict').textContent === 'All 3 nodes are up.'", "it is back")
+    says_all_is_well(browser, 3)
     # The node that tells: its workers are exchanged, and the page finds the next one by itself.
     streams = "performance.getEntriesByType('resource').filter((one) => one.name.endsWith('/ui/events')).length"
     ended = browser.value(streams)
@@ -272,6 +478,122 @@ def a_node_ends(browser, cluster):
     browser.wait(f"{streams} > {ended}", "its stream ends with its worker", seconds=20)
     browser.wait("document.querySelector('#connection').dataset.state === 'live'", "the page is live after a reload", seconds=20)
     cluster.accept_present_workers()
+
+
+def a_stream_is_renewed(browser, cluster):
+    """Each stream ends after some minutes; here a failpoint says that they are over. Nobody sees it."""
+    browser.value("""window.shown = []; new MutationObserver(() => window.shown.push(document.querySelector('#connection').dataset.state))
+        .observe(document.querySelector('#connection'), { attributes: true }); 0""")
+    streams = "performance.getEntriesByType('resource').filter((one) => one.name.endsWith('/ui/events')).length"
+    ended, node = browser.value(streams), cluster.node(2)
+    node.set_failpoints("ring.watch=error")
+    browser.wait(f"{streams} > {ended}", "the stream ends")
+    node.set_failpoints()
+    browser.wait("document.querySelector('#connection').dataset.state === 'live'", "the page is live")
+    browser.pause(1.5)
+    expect_equal(browser.value(f"{streams}"), ended + 1, "streams that have ended")
+    expect(not {"lost", "refused"} & set(browser.value("window.shown")), f"what was seen of it: {browser.value('window.shown')}")
+    says_all_is_well(browser, 3)
+
+
+def a_node_hangs(cluster):
+    """Neither a look at the ring nor who asks for many keeps operators out, and by way of the balancer it is answered in time."""
+    gone, node = cluster.node(1), cluster.node(3)
+    key = next(key for key in (f"hangs{number}" for number in range(1000)) if cluster.one_ring() and
+               gone.address in [copy["node"] for copy in node.json(f"/copies?key={key}")["copies"]])
+    gone.pause_host()
+    try:
+        host, port = node.address.rsplit(":", 1)
+        crowd = []
+        try:
+            for _ in range(140):
+                one = socket.create_connection((host, int(port)), timeout=5)
+                crowd.append(one)
+                one.sendall(request_bytes("GET", f"/plan/remove_node/{gone.address}"))
+            began = time.monotonic()
+            expect_equal((node.get("/status").status, node.get("/abort_change").status), (200, 409), "what operators are told meanwhile")
+            statuses = [one.recv(12)[9:12] for one in crowd]
+            expect_equal(sorted(set(statuses)), [b"200", b"503"], f"answers to {len(crowd)} that ask for plans, after {time.monotonic() - began} s")
+        finally:
+            for one in crowd:
+                one.close()
+        proxy = cluster.proxy
+        eventually(15, "the balancer knows that a node hangs", lambda: all(proxy.get("/health/ready").status == 200 for _ in range(6)))
+        for target in (f"/plan/remove_node/{gone.address}", f"/copies?key={key}") * 3:
+            began = time.monotonic()
+            answer = proxy.get(target)
+            took = time.monotonic() - began
+            expect(answer.status == 200 and took < 1, f"{target} by way of the balancer, after {took:.2f} s: {answer}")
+            report = json.loads(answer.body)
+            silent = report["silent"] if "plan" in target else [copy["node"] for copy in report["copies"] if copy["state"] == "unknown"]
+            expect_equal(silent, [gone.address], f"who did not answer, as {target} has it")
+    finally:
+        gone.resume_host()
+    gone.wait_until_ready()
+    for one in cluster.nodes:
+        one.accept_present_workers()
+
+
+def deaf_readers(cluster):
+    """Readers that never read, in all places that a node has for its page."""
+    host, port = cluster.node(3).address.rsplit(":", 1)
+    readers = []
+    for _ in range(WATCHERS):
+        reader = socket.socket()
+        reader.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 2048)
+        reader.settimeout(5)
+        reader.connect((host, int(port)))
+        reader.sendall(request_bytes("GET", "/ui/events"))
+        readers.append(reader)
+    return readers, time.monotonic()
+
+
+def watches(node):
+    host, port = node.address.rsplit(":", 1)
+    with socket.create_connection((host, int(port)), timeout=5) as watcher:
+        watcher.sendall(request_bytes("GET", "/ui/events"))
+        return watcher.recv(12)[9:12] == b"200"
+
+
+def deaf_readers_are_cut_off(cluster, readers, since):
+    eventually(max(45 + since - time.monotonic(), 1), "who takes nothing for 10 s gives its place up", lambda: watches(cluster.node(3)))
+    for reader in readers:
+        reader.close()
+    # (A place is free once the node has noticed, at the next event, that its reader has gone.)
+    time.sleep(2)
+
+
+def nodes_are_asked_once_for_all(cluster):
+    """However many look, each node is asked once a second; and not at all where nobody does."""
+    node, asked = cluster.node(3), []
+    host = cluster.unused_address().rsplit(":", 1)[0]
+    with socket.create_server((host, 0)) as listener, ExitStack() as watchers:
+        def count():
+            while listener.fileno() >= 0:
+                with suppress(OSError):
+                    with listener.accept()[0] as connection:
+                        connection.settimeout(2)
+                        if connection.recv(4096).startswith(b"POST /peer/status "):
+                            asked.append(time.monotonic())
+        threading.Thread(target=count, daemon=True).start()
+        ring = node.ring()
+        expect_equal(node.install_ring(ring, replicas=2, standbys=[f"{host}:{listener.getsockname()[1]}"]).status, 200, "a standby that counts")
+        # (Those that looked until now are noticed to be gone at the next event.)
+        time.sleep(2.5)
+        del asked[:]
+        time.sleep(1.5)
+        idle = len(asked)
+        address = node.address.rsplit(":", 1)
+        for _ in range(4):
+            watcher = watchers.enter_context(socket.create_connection((address[0], int(address[1])), timeout=5))
+            watcher.sendall(request_bytes("GET", "/ui/events"))
+        time.sleep(5)
+        seen = len(asked) - idle
+        watchers.close()
+        time.sleep(2)
+        del asked[:]
+        time.sleep(2.5)
+        expect(4 <= seen <= 8 and idle == 0 and not asked, f"a standby was asked {seen} times in 5 s, {idle} times before, {len(asked)} times afterwards")
 
 
 def watchers_are_bounded(cluster):
@@ -290,8 +612,4 @@ def watchers_are_bounded(cluster):
         for watcher in watchers:
             watcher.close()
 
-    def is_free():
-        with socket.create_connection((host, int(port)), timeout=5) as watcher:
-            watcher.sendall(request_bytes("GET", "/ui/events"))
-            return watcher.recv(12)[9:12] == b"200"
-    eventually(5, "places are free again once they have gone", is_free)
+    eventually(5, "places are free again once they have gone", lambda: watches(node))

@@ -129,6 +129,8 @@ def every_sender_at_every_door(context, cluster):
                     if wanted:
                         expect(b"\r\nX-KV-Outcome: not-applied\r\n" in data, what)
                         expect((b"\r\nWWW-Authenticate: Bearer\r\n" in data) == (wanted == 401), what)
+                        # (The ring's page asks for a token where that, or a 401, says that one helps.)
+                        expect((b'\r\nWWW-Authenticate: Bearer error="insufficient_scope"\r\n' in data) == (wanted == 403 and seen == "admin"), what)
                     count += 1
     context.note(f"{count} requests at {len(ROUTES)} routes")
 

@@ -219,6 +219,17 @@ def a_node_with_another_token_does_not_join(context, cluster):
         answer = cluster.node(1).get(f"/add_node/5000/{other.node(1).address}", timeout=30)
         expect(answer.status == 503 and b"does not prove that it knows the peers' token" in answer.body, f"a node with another token: {answer}")
         expect_equal(other.node(1).get("/health/ready").status, 503, "the other node, which has no ring still")
+        # On the ring's page it is not one that can't be reached.
+        node = cluster.node(1)
+        expect_equal(node.install_ring(node.ring(), replicas=2, standbys=[other.node(1).address]).status, 200, "it as a standby")
+        host, port = node.address.rsplit(":", 1)
+        with socket.create_connection((host, int(port)), timeout=5) as page:
+            page.sendall(request_bytes("GET", "/ui/events", headers=node.headers))
+            told = b""
+            while b'"isUnproven":true' not in told:
+                part = page.recv(1 << 16)
+                expect(part and len(told) < 1 << 14, f"what the page is told of it: {told[-2000:]}")
+                told += part
 
 
 def the_list_is_for_both_directions(cluster):

@@ -35,14 +35,20 @@ class Stage:
     """Use it in a `with` statement; `show` tells all pages that look."""
 
     def __init__(self, positions, standbys=(), **further):
-        self.ring = {"node": next(iter(positions)), "epoch": 7, "replicas": 3, "positions": positions, "standbys": list(standbys), **further}
-        self.state = {"nodes": [healthy(node, number) for number, node in enumerate([*positions, *standbys])]}
-        #: Answers to other requests, by target: (status, text).
+        self.ring = {"node": next(iter(positions), "10.0.0.1:5000"), "epoch": 7, "replicas": 3, "positions": positions, "standbys": list(standbys), **further}
+        self.state = {"nodes": [healthy(node, number) for number, node in enumerate([*positions, *standbys] or [self.ring["node"]])]}
+        #: Answers to other requests, by target: (status, text), and headers behind them where there are some.
         self.answers = {}
         #: What was asked, beside the page itself: (method, target, Authorization).
         self.asked = []
         #: The token without which nothing is told.
         self.token = None
+        #: Says nothing, and keeps its streams.
+        self.is_mute = False
+        #: Ends its streams without an end, and answers nobody that asks for one.
+        self.is_away = False
+        #: Streams that are open.
+        self.watching = 0
         self._news = threading.Condition()
         self._number = 0
         self._ring_number = 0
@@ -101,13 +107,13 @@ class Stage:
             return self._send(handler, 401, "text/plain", b"Say who you are.\n")
         if handler.path == "/ui/events":
             return self._tell(handler)
-        status, text = self.answers.get(handler.path, (404, "There is no such path.\n"))
-        return self._send(handler, status, "application/json" if text.startswith("{") else "text/plain", text.encode())
+        status, text, *headers = self.answers.get(handler.path, (404, "There is no such path.\n"))
+        return self._send(handler, status, "application/json" if text.startswith("{") else "text/plain", text.encode(), headers)
 
     @staticmethod
-    def _send(handler, status, kind, body):
+    def _send(handler, status, kind, body, headers=()):
         handler.send_response(status)
-        for name, value in (("Content-Type", kind), ("Content-Length", str(len(body))), ("Content-Security-Policy", POLICY),
+        for name, value in (*headers, ("Content-Type", kind), ("Content-Length", str(len(body))), ("Content-Security-Policy", POLICY),
                             ("X-Content-Type-Options", "nosniff")):
             handler.send_header(name, value)
         handler.end_headers()
@@ -115,19 +121,27 @@ class Stage:
 
     def _tell(self, handler):
         handler.close_connection = True
+        if self.is_away:
+            return
         handler.send_response(200)
         handler.send_header("Content-Type", "text/event-stream")
         handler.send_header("Connection", "close")
         handler.end_headers()
         number, ring_number = None, None
         try:
-            while not self._is_over:
+            self.watching += 1
+            while not self._is_over and not self.is_away:
                 with self._news:
                     self._news.wait_for(lambda: self._is_over or self._number != number, timeout=1)
                     text = "" if self._ring_number == ring_number else f"event: ring\ndata: {json.dumps(self.ring)}\n\n"
                     text += f"event: nodes\ndata: {json.dumps(self.state)}\n\n"
                     number, ring_number = self._number, self._ring_number
+                if self.is_mute:
+                    text = ""
+                    ring_number = None
                 handler.wfile.write(text.encode())
                 handler.wfile.flush()
         except OSError:
             pass  # the page has gone
+        finally:
+            self.watching -= 1
