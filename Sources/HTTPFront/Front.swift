@@ -33,8 +33,8 @@ package final class Front {
         package init() {}
     }
 
-    // (As with `HTTPFrontHandler`: what every request looks at is `unchecked`, for it is never lent to a call that might
-    // look at it again.)
+    // (As with `HTTPFrontHandler`: what every request looks at is `unchecked`, for it is never lent to a call that
+    // might look at it again.)
 
     package let node: NodeID
     package let loop: any EventLoop

@@ -114,8 +114,8 @@ package struct CommandParser: Sendable {
         }
         searched = 0
         guard var line = input.readSlice(length: length + 1) else { return nil }
-        line.moveWriterIndex(to: line.writerIndex - 1)
-        if length > 0, line.getInteger(at: line.writerIndex - 1) == UInt8(ascii: "\r") { line.moveWriterIndex(to: line.writerIndex - 1) }
+        let hasReturn = length > 0 && line.getInteger(at: line.writerIndex - 2) == UInt8(ascii: "\r")
+        line.moveWriterIndex(to: line.writerIndex - (hasReturn ? 2 : 1))
         return .success(CommandLine(line))
     }
 
