@@ -39,6 +39,8 @@ package struct Supervisor: ~Copyable {
 
     private var configuration: ServerConfiguration
     private var tokens: TokenMemory
+    /// What is open that could be closed.
+    private var openDoors: [String]
     private var logger: Logger
     private var listener: ListeningSocket?
     /// For clients that speak memcached's protocol, where there are to be any.
@@ -53,14 +55,17 @@ package struct Supervisor: ~Copyable {
     /// Binds the addresses.
     /// - Parameters:
     ///   - tokens: what the workers know of secrets.
+    ///   - openDoors: of the configuration with these tokens.
     ///   - cells: what the workers count in; nil: each for itself.
     ///   - readConfiguration: reads it again at a reload.
     package init(
-        _ configuration: ServerConfiguration, _ tokens: TokenMemory, _ invocation: Invocation, cells: HostCells?,
+        _ configuration: ServerConfiguration, _ tokens: TokenMemory, openDoors: [String], _ invocation: Invocation,
+        cells: HostCells?,
         readConfiguration: @escaping () throws -> (ServerConfiguration, AccessTokens),
         makeLogger: @escaping (ServerConfiguration) -> Logger
     ) throws(SystemError) {
         self.tokens = tokens
+        self.openDoors = openDoors
         self.configuration = configuration
         self.invocation = invocation
         self.cells = cells
@@ -106,6 +111,7 @@ package struct Supervisor: ~Copyable {
                 "pid": "\(getpid())",
             ])
         if cells == nil { logger.warning("there is no memory to share: each worker's metrics are its own alone") }
+        warnOfOpenDoors()
         metrics.startTime.set(time(nil))
         metrics.wanted.set(configuration.workers)
         handle(.tick)
@@ -171,10 +177,16 @@ package struct Supervisor: ~Copyable {
             return
         }
         configuration = next
+        openDoors = next.openDoors(read)
         metrics.wanted.set(next.workers)
         logger = makeLogger(next)
+        warnOfOpenDoors()
         logger.info("replacing the workers one by one", metadata: ["workers": "\(next.workers)"])
         handle(.reload(workers: next.workers, drainMilliseconds: Int64(next.drainSeconds) * 1000))
+    }
+
+    private func warnOfOpenDoors() {
+        for door in openDoors { logger.warning("a door is open", metadata: ["door": "\(door)"]) }
     }
 
     private mutating func feedWatchdog() {
