@@ -20,12 +20,13 @@ package struct AccessTokens: Sendable, Codable {
     }
 
     /// The tokens that a file has, for each door; nil: there is no such file.
+    /// - Parameter credentials: systemd's directory of this service's secrets.
     package static func read(
         data: String?, admin: String?, peer: String?, credentials: String?
     ) throws(TokenFile.Failure) -> AccessTokens {
         func read(_ path: String?) throws(TokenFile.Failure) -> [Token] {
             guard let path else { return [] }
-            return try TokenFile.read(path, isCredential: credentials.map { path.hasPrefix($0 + "/") } ?? false)
+            return try TokenFile.read(path, isCredential: SecretFile.isCredential(path, of: credentials))
         }
         return AccessTokens(data: try read(data), admin: try read(admin), peer: try read(peer))
     }

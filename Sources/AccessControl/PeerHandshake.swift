@@ -98,7 +98,10 @@ package enum PeerHandshake {
     /// The field that carries the caller's proof.
     package static let field = "X-KV-Peer-Proof"
     package static let path = "/peer/hello"
+    /// The most that a hello, or what is answered to it, may take.
     package static let helloBytes = 1024
+    /// Of each side: one for each key that it may know.
+    static let mostProofs = 2
 
     fileprivate static func message(_ role: StaticString, _ hello: PeerHello, _ nonce: PeerNonce) -> [UInt8] {
         var bytes = Array("kvserver peer proof 1 \(role)\n\(hello.caller)\n\(hello.callee)\n".utf8)
@@ -120,7 +123,6 @@ package struct PeerCallerHandshake: Sendable {
 
     /// What to prove oneself by; nil where the other side has not, and nothing may be sent to it.
     package func proof(after answer: PeerHelloAnswer) -> PeerProof? {
-        guard answer.proofs.count <= 2 else { return nil }
         let theirs = PeerHandshake.message("callee", hello, answer.nonce)
         // With the key that both know.
         for proof in answer.proofs {
@@ -222,9 +224,24 @@ extension PeerHello {
 }
 
 extension PeerHelloAnswer {
-    package init?(_ bytes: some Sequence<UInt8>) {
-        guard let answer = try? JSONDecoder().decode(PeerHelloAnswer.self, from: Data(bytes)) else { return nil }
+    /// Of whoever answers where a node should be: no more of it is looked at than a node would say.
+    package init?(_ bytes: some Collection<UInt8>) {
+        guard bytes.count <= PeerHandshake.helloBytes,
+            let answer = try? JSONDecoder().decode(PeerHelloAnswer.self, from: Data(bytes))
+        else { return nil }
         self = answer
+    }
+
+    package init(from decoder: any Decoder) throws {
+        let container = try decoder.container(keyedBy: CodingKeys.self)
+        nonce = try container.decode(PeerNonce.self, forKey: .nonce)
+        var list = try container.nestedUnkeyedContainer(forKey: .proofs)
+        guard list.count.map({ $0 <= PeerHandshake.mostProofs }) ?? false else {
+            throw DecodingError.dataCorruptedError(in: list, debugDescription: "more proofs than a node has keys")
+        }
+        var proofs: [PeerProof] = []
+        while !list.isAtEnd { proofs.append(try list.decode(PeerProof.self)) }
+        self.proofs = proofs
     }
 
     package var encoded: [UInt8] { Array((try? JSONEncoder().encode(self)) ?? Data()) }

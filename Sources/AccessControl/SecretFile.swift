@@ -12,6 +12,12 @@ package enum SecretFile {
         package init(description: String) { self.description = description }
     }
 
+    /// Whether a file is right in systemd's directory of this service's secrets, which is for this service alone.
+    package static func isCredential(_ path: String, of credentials: String?) -> Bool {
+        guard let credentials, !credentials.isEmpty, path.hasPrefix(credentials + "/") else { return false }
+        return !path.dropFirst(credentials.count + 1).contains("/")
+    }
+
     /// - Parameters:
     ///   - name: what it is, for what is said of it.
     ///   - isForOwnerAlone: whether it must be readable by its owner alone, this user or root.

@@ -45,7 +45,10 @@ package final class PeerConnection {
 
     /// Connects on the given loop; must be called on it. Where nodes have a secret, nothing is sent before the other
     /// side has proved that it knows it.
-    /// - Parameter tls: by which each side has to know the other besides, before the handshake; nil: plain text.
+    /// - Parameters:
+    ///   - tls: by which each side has to know the other besides, before the handshake; nil: plain text.
+    ///   - timeout: of connecting; proving may take as long again.
+    ///   - bodyLimit: of an answer, in bytes; until the other side has proved itself it is `PeerHandshake.helloBytes`.
     package static func connect(
         to node: NodeID, by door: PeerDoor, over tls: PeerTLS?, on loop: any EventLoop, timeout: TimeAmount,
         bodyLimit: Int,
@@ -58,14 +61,13 @@ package final class PeerConnection {
         guard let entrance = door.entrance(of: node) else {
             return completion(.failure(Failure(wasSent: false, reason: "\(node) has no port for its peers")))
         }
-        let deadline = NIODeadline.now() + timeout
         let address: SocketAddress
         do {
             address = try SocketAddress(ipAddress: entrance.host, port: Int(entrance.port))
         } catch {
             return completion(.failure(Failure(wasSent: false, reason: "\(error)")))
         }
-        let exchange = Exchange(bodyLimit: bodyLimit)
+        let exchange = Exchange(bodyLimit: door.secrets == nil ? bodyLimit : PeerHandshake.helloBytes)
         let bound = NIOLoopBound(exchange, eventLoop: loop)
         ClientBootstrap(group: loop)
             .connectTimeout(timeout)
@@ -76,7 +78,9 @@ package final class PeerConnection {
                     let pipeline = channel.pipeline.syncOperations
                     try pipeline.addHandler(HTTPRequestEncoder())
                     try pipeline.addHandler(
-                        ByteToMessageHandler(HTTPResponseDecoder(leftOverBytesStrategy: .dropBytes)))
+                        ByteToMessageHandler(
+                            HTTPResponseDecoder(
+                                leftOverBytesStrategy: .dropBytes, informationalResponseStrategy: .forward)))
                     try pipeline.addHandler(bound.value)
                 }
             }
@@ -86,7 +90,7 @@ package final class PeerConnection {
                 switch result {
                 case .success(let channel):
                     let connection = PeerConnection(channel: channel, node: node, exchange: exchange)
-                    connection.shakeHands(by: door, deadline: deadline, completion)
+                    connection.shakeHands(by: door, deadline: .now() + timeout, bodyLimit: bodyLimit, completion)
                 case .failure(let error):
                     completion(.failure(Failure(wasSent: false, reason: "can't connect to \(node): \(error)")))
                 }
@@ -95,7 +99,8 @@ package final class PeerConnection {
 
     /// Has the other side prove itself; this side's own proof goes with the first request.
     private func shakeHands(
-        by door: PeerDoor, deadline: NIODeadline, _ completion: @escaping (Result<PeerConnection, Failure>) -> Void
+        by door: PeerDoor, deadline: NIODeadline, bodyLimit: Int,
+        _ completion: @escaping (Result<PeerConnection, Failure>) -> Void
     ) {
         guard let secrets = door.secrets else { return completion(.success(self)) }
         let handshake = PeerCallerHandshake(secrets, caller: door.node, callee: node, nonce: PeerNonce())
@@ -115,6 +120,7 @@ package final class PeerConnection {
                         isUnproven: true)
                 }
                 self.exchange.hasAnswered = false
+                self.exchange.bodyLimit = bodyLimit
                 completion(.success(self))
             } catch {
                 self.close()
@@ -170,7 +176,7 @@ package final class PeerConnection {
             case closed
         }
 
-        private let bodyLimit: Int
+        var bodyLimit: Int
         private var state = State.idle
         fileprivate(set) var hasAnswered = false
         var timeout: Scheduled<Void>?
@@ -187,7 +193,12 @@ package final class PeerConnection {
         func channelRead(context: ChannelHandlerContext, data: NIOAny) {
             switch (unwrapInboundIn(data), state) {
             case (.head(let head), .waiting(let completion)):
-                guard head.status.code >= 200 else { return }
+                // (Nothing was asked that there could be an interim answer to; a stranger could send them for ever.)
+                guard head.status.code >= 200 else {
+                    fail("an interim answer, which nobody asked for")
+                    context.close(promise: nil)
+                    return
+                }
                 state = .reading(completion, head, ByteBuffer())
             case (.body(var part), .reading(let completion, let head, var body)):
                 state = .idle

@@ -2,6 +2,7 @@
 
 package import AccessControl
 private import HashRing
+package import KeyValue
 internal import NIOCore
 package import NIOHTTP1
 private import TransportSecurity
@@ -44,17 +45,21 @@ package struct AccessGate: Sendable {
     package let data: TokenSet?
     package let admin: TokenSet?
     package let door: PeerDoor
+    /// Whose pages may change pairs where there is no data token, besides this node's own.
+    package let origins: OriginList?
     /// By which clients come.
     private let scheme: StaticString
 
     /// - Parameters:
     ///   - door: its `isInsecure` also lets anybody change the ring where there is no admin token.
     ///   - isSecured: whether clients come by TLS.
-    package init(_ tokens: AccessTokens, _ door: PeerDoor, isSecured: Bool = false) {
+    package init(_ tokens: AccessTokens, _ door: PeerDoor, origins: OriginList? = nil, isSecured: Bool = false) {
+        self.origins = origins
         scheme = isSecured ? "https" : "http"
         data = tokens.data
         admin = tokens.admin
         self.door = door
+        self.origins = origins
     }
 
     /// What a request says of who sends it.
@@ -65,6 +70,10 @@ package struct AccessGate: Sendable {
         package var origins: [String] = []
         package var referer: String?
         package var fetchSite: String?
+        /// Whether a browser has been led here, as by a link.
+        package var isNavigation = false
+        /// Whether a browser asks for what its user may want to see next.
+        package var isAhead = false
         package var peerProof: String?
         /// Whether a proxy says that it asks for somebody else.
         package var isForwarded = false
@@ -82,9 +91,11 @@ package struct AccessGate: Sendable {
                 case "origin": origins.append(value)
                 case "referer": referer = value
                 case "sec-fetch-site": fetchSite = value
-                case "forwarded", "x-forwarded-for": isForwarded = true
+                case "sec-fetch-mode": isNavigation = isNavigation || value.lowercased() == "navigate"
+                case "sec-purpose", "purpose": isAhead = true
+                case "forwarded", "via", "x-real-ip": isForwarded = true
                 case "x-kv-peer-proof": peerProof = value
-                default: break
+                case let name: isForwarded = isForwarded || name.hasPrefix("x-forwarded-")
                 }
             }
         }
@@ -99,22 +110,43 @@ package struct AccessGate: Sendable {
         /// Whether a browser may ask in the name of somebody else's page (Fetch Standard; Fetch Metadata, section 2).
         /// One of our own asks with POST, and says so.
         func mayBeForged(_ method: Methods, by scheme: StaticString) -> Bool {
-            guard fetchSite.map({ $0 == "none" || $0 == "same-origin" }) ?? true else { return true }
+            // (A link may have been anywhere, in a mail too; and nobody may ever look at what is fetched ahead.)
+            guard isOfOwnSite, !isAhead, method != .get || !isNavigation else { return true }
             if origins.isEmpty, referer == nil { return false }
             guard method != .get, hosts.count == 1, origins.count <= 1 else { return true }
             let own = "\(scheme)://\(hosts[0])"
             return !(origins.allSatisfy { $0 == own } && referer.map { $0.hasPrefix(own + "/") } ?? true)
         }
+
+        private var isOfOwnSite: Bool { fetchSite.map { $0 == "none" || $0 == "same-origin" } ?? true }
+
+        /// Whether a browser asks in the name of a page of another origin, which is none of these. With each request
+        /// that is neither GET nor HEAD it names the page's origin (Fetch Standard, section 3.1).
+        func isOfForeignPage(besides allowed: OriginList?) -> Bool {
+            if origins.count == 1, let allowed, allowed.contains(origins[0]) { return false }
+            if fetchSite != nil || origins.isEmpty { return !isOfOwnSite }
+            // (What is in front of the nodes may speak TLS with browsers.)
+            return !origins.allSatisfy { origin in
+                hosts.contains { origin == "http://\($0)" || origin == "https://\($0)" }
+            }
+        }
     }
 
     /// Nil where the request is let in.
-    /// - Parameter peer: the connection's, as far as it has got.
+    /// - Parameters:
+    ///   - isOfPage: whether it has a field that only browsers send (`Origin`, `Sec-Fetch-Site`).
+    ///   - peer: the connection's, as far as it has got.
     package func refusal(
-        _ route: Route, _ method: Methods, _ sender: @autoclosure () -> Sender, _ peer: inout PeerCalleeHandshake
+        _ route: Route, _ method: Methods, isOfPage: Bool, _ sender: @autoclosure () -> Sender,
+        _ peer: inout PeerCalleeHandshake
     ) -> Answer? {
         switch route.access(method) {
         case .anybody: return nil
-        case .data: return data == nil ? nil : refusal(ofReader: sender())
+        case .data:
+            if data != nil { return refusal(ofReader: sender()) }
+            // (What is read is kept from foreign pages by the browser itself.)
+            guard isOfPage, method != .get, sender().isOfForeignPage(besides: origins) else { return nil }
+            return ErrorAnswer.foreignPage
         case .watch:
             if data == nil { return nil }
             let sender = sender()
@@ -140,7 +172,10 @@ package struct AccessGate: Sendable {
             return ErrorAnswer.noToken("admin")
         }
         if sender.mayBeForged(method, by: scheme) { return ErrorAnswer.maybeForged }
-        return sender.isLocal || door.isInsecure ? nil : ErrorAnswer.operatorElsewhere
+        if sender.isLocal { return nil }
+        guard door.isInsecure else { return ErrorAnswer.operatorElsewhere }
+        // (Over plain HTTP and beyond loopback a browser sends none of those fields with GET.)
+        return method == .get ? ErrorAnswer.changeByGet : nil
     }
 
     private func refusal(ofStranger sender: Sender) -> Answer? {
@@ -179,9 +214,10 @@ package struct AccessGate: Sendable {
 
 extension HTTPFrontHandler {
     /// Nil where the request is let in.
-    func refusal(of request: FrontRequest, _ head: HTTPRequestHead) -> Answer? {
+    func refusal(of request: FrontRequest, _ head: HTTPRequestHead, isOfPage: Bool) -> Answer? {
         front.gate?.refusal(
-            request.route, request.method, AccessGate.Sender(head.headers, at: remoteAddress), &peerHandshake)
+            request.route, request.method, isOfPage: isOfPage,
+            AccessGate.Sender(head.headers, at: remoteAddress), &peerHandshake)
     }
 
     /// Tells a caller what this node proves itself by.

@@ -73,7 +73,14 @@ package enum ErrorAnswer {
         "Without an admin token only this machine may ask for this, by its loopback address; see adminTokenFile.")
     package static let maybeForged = refusal(
         .forbidden,
-        "A browser may have been made to send this (Origin, Referer, Sec-Fetch-Site); set an admin token, and send it.")
+        "A browser may have been made to send this (Origin, Referer, Sec-Fetch-…, Purpose); set an admin token, and send it."
+    )
+    package static let changeByGet = refusal(
+        .forbidden,
+        "Without an admin token whoever is not on this machine asks for this by POST: a page can have a browser send a GET."
+    )
+    package static let foreignPage = refusal(
+        .forbidden, "A page of another origin may change pairs only where corsOrigins names it.")
     package static let noPeer = refusal(
         .forbidden, "This is for nodes alone, at the addresses that peers allows."
     ).closing

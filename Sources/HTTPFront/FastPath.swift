@@ -126,6 +126,8 @@ package enum FastPath {
                 case 13 where holds("authorization", in: name):
                     authorization = value
                     authorizations += 1
+                // (Of a page's requests some are refused.)
+                case 6 where holds("origin", in: name), 14 where holds("sec-fetch-site", in: name): return nil
                 case 6 where holds("expect", in: name), 8 where holds("if-match", in: name),
                     13 where holds("if-none-match", in: name), 7 where holds("upgrade", in: name),
                     16 where holds("proxy-connection", in: name), 17 where holds("transfer-encoding", in: name):

@@ -91,6 +91,8 @@ package struct HeadReading {
     package let closes: Bool
     /// The page that a browser asks for.
     package let origin: String?
+    /// Whether it has a field that only browsers send.
+    package let isOfPage: Bool
     /// Whether a browser asks what that page may do, before it does it.
     package let isPreflight: Bool
     /// By which names the request is found again.
@@ -105,6 +107,7 @@ package struct HeadReading {
         self.contentLength = fields.isChunked ? nil : fields.contentLength
         self.expectsContinue = fields.expectsContinue && head.version.minor >= 1
         self.origin = fields.origin
+        self.isOfPage = fields.origin != nil || fields.hasFetchSite
         self.isPreflight = head.method == .OPTIONS && fields.asksForMethod
         var route: Route?
         self.verdict = HeadReading.verdict(head, fields, side, &route)
@@ -171,6 +174,7 @@ package struct HeadReading {
         var hasUnknownExpectation = false
         var asksForUpgrade = false
         var origin: String?
+        var hasFetchSite = false
         var asksForMethod = false
         /// The values of all fields of these names.
         var ifMatch: [String] = []
@@ -227,6 +231,7 @@ package struct HeadReading {
                         representation.isEncoded || !String(value.trimmingBlanks).isSameField(as: "identity")
                 // The decoder has checked that it is a number, and the only one; blanks may follow it.
                 case 14 where name.isSameField(as: "content-length"): contentLength = Int(value.trimmingBlanks) ?? .max
+                case 14 where name.isSameField(as: "sec-fetch-site"): hasFetchSite = true
                 case 17 where name.isSameField(as: "transfer-encoding"):
                     hasUnknownCoding = hasUnknownCoding || isChunked || !value.isSameField(as: "chunked")
                     isChunked = true

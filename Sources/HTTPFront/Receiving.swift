@@ -74,7 +74,9 @@ extension HTTPFrontHandler {
         switch reading.verdict {
         case .refuse(let answer): refuse(answer, reading, trait)
         case .take(let request):
-            if let refusal = refusal(of: request, head) { return refuse(refusal, reading, trait) }
+            if let refusal = refusal(of: request, head, isOfPage: reading.isOfPage) {
+                return refuse(refusal, reading, trait)
+            }
             guard reading.hasBody else {
                 receiving = .dropping(.perform(request), trait)
                 return

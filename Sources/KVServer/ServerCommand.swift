@@ -145,7 +145,9 @@ struct ServerCommand: ParsableCommand {
             valueName: "block,…"))
     var peers: String?
 
-    @Flag(help: "Listen beyond loopback though there is no admin or peer token, and let anybody in.")
+    @Flag(
+        help: "Listen beyond loopback without an admin and a peer token, and let anybody in, also where there are some."
+    )
     var insecure = false
 
     @Option(
@@ -206,7 +208,7 @@ struct ServerCommand: ParsableCommand {
         var supervisor: Supervisor
         do {
             supervisor = try Supervisor(
-                settled, try SecretMemory(secrets),
+                settled, try SecretMemory(secrets), openDoors: settled.openDoors(secrets.tokens),
                 Supervisor.Invocation(
                     program: ProgramPath.absolute(), arguments: Array(CommandLine.arguments.dropFirst()),
                     environment: environment), cells: cells,
@@ -228,7 +230,7 @@ struct ServerCommand: ParsableCommand {
     ) {
         var layers = [flags, ConfigurationLayer(environment: environment)]
         if let config { layers.append(try ConfigurationLayer(file: config)) }
-        let credentials = environment["CREDENTIALS_DIRECTORY"]
+        let credentials = environment["CREDENTIALS_DIRECTORY"].flatMap { $0.isEmpty ? nil : $0 }
         if let credentials { layers.append(ConfigurationLayer(credentials: credentials)) }
         let settled = try ServerConfiguration(layers)
         return (settled, try settled.readSecrets(credentials: credentials))

@@ -63,9 +63,9 @@ struct WorkerParts: Sendable {
             tokens,
             PeerDoor(
                 node: node, secrets: tokens.peer,
-                allowed: configuration.peers.flatMap { PeerAllowList($0) } ?? .usual,
-                isInsecure: configuration.insecure, portOffset: configuration.peerPortOffset),
-            isSecured: tls.clients != nil)
+                allowed: configuration.allowedPeers, isInsecure: configuration.insecure,
+                portOffset: configuration.peerPortOffset),
+            origins: configuration.corsOrigins.flatMap { OriginList($0) }, isSecured: tls.clients != nil)
         let clock = WorkerClock(
             writer: .random(in: 1 ... .max), offsetMilliseconds: configuration.clockOffsetMilliseconds)
         let failpoints = Failpoints(
@@ -250,7 +250,7 @@ struct WorkerParts: Sendable {
         front.tracer = coordinator.tracer
         front.uploadTime = .seconds(Int64(configuration.uploadSeconds))
         front.obstacle = { settings.settings?.evicts == true ? "\(MemcachedError.evicts)" : nil }
-        front.origins = configuration.corsOrigins.flatMap { OriginList($0) }
+        front.origins = gate.origins
         front.recovery = { recovery.note }
         self.front = NIOLoopBound(front, eventLoop: loop)
         let commandFront = configuration.memcachedPort.map { _ in

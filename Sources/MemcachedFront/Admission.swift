@@ -18,8 +18,8 @@ enum Admission {
     static let granted = CommandAnswer(.done, Reply("STORED"))
 
     /// (By these words clients know it.)
-    static func refusal(_ command: Command) -> CommandAnswer {
-        let line = command.verb == .set ? "CLIENT_ERROR authentication failure" : "CLIENT_ERROR unauthenticated"
+    static func refusal(_ verb: Command.Verb) -> CommandAnswer {
+        let line = verb == .set ? "CLIENT_ERROR authentication failure" : "CLIENT_ERROR unauthenticated"
         return CommandAnswer(.clientError, Reply(line), closes: true)
     }
 }

@@ -180,16 +180,14 @@ package final class CommandHandler: ChannelDuplexHandler {
             switch event {
             case .command(let command) where !isAdmitted:
                 isAdmitted = front.tokens.map { Admission.isGranted(command, by: $0) } ?? true
-                let answer = isAdmitted ? Admission.granted : Admission.refusal(command)
-                if answer.closes { isInputOver = true }
-                hold(answer.reply?.bytes ?? 0)
-                queue.append(answer, CommandQueue.Trait(command.verb, since: now))
+                say(isAdmitted ? Admission.granted : Admission.refusal(command.verb), to: command.verb, since: now)
             case .command(let command):
                 queue.append(command, since: now)
                 holdValue(command.heldBytes)
                 if case .quit = command.action { isInputOver = true }
+            case .refused(let refusal) where !isAdmitted:
+                say(Admission.refusal(refusal.verb), to: refusal.verb, since: now)
             case .refused(let refusal):
-                if refusal.closes { isInputOver = true }
                 refuse(refusal, since: now)
             case .hangUp:
                 isInputOver = true
@@ -209,9 +207,13 @@ package final class CommandHandler: ChannelDuplexHandler {
 
     /// Answers a command that is not done.
     private func refuse(_ refusal: CommandRefusal, since: NIODeadline) {
-        let answer = CommandAnswer(refusal)
+        say(CommandAnswer(refusal), to: refusal.verb, since: since)
+    }
+
+    private func say(_ answer: CommandAnswer, to verb: Command.Verb, since: NIODeadline) {
+        if answer.closes { isInputOver = true }
         hold(answer.reply?.bytes ?? 0)
-        queue.append(answer, CommandQueue.Trait(refusal.verb, since: since))
+        queue.append(answer, CommandQueue.Trait(verb, since: since))
     }
 
     // MARK: Doing

@@ -154,6 +154,13 @@ package struct ServerConfiguration: Sendable, Hashable, Codable {
         self.peers = try found.parsed(
             .peers, as: "a list of CIDR blocks between commas, as 10.0.0.0/8,fd12:3456::/32",
             { PeerAllowList($0) == nil ? nil : $0 })
+        guard ServerConfiguration.allowedPeers(peers).contains(node) else {
+            throw ConfigurationError(
+                """
+                node is \(node), which is not where nodes may be (peers: \(peers ?? "loopback and private networks")), \
+                so no other node would call it
+                """)
+        }
         self.insecure = try found.parsed(.insecure, as: "true or false", { Bool($0) }) ?? false
         self.etcd = try found.parsed(
             .etcd, as: "a list of etcd's members between commas, each once, as http://10.0.0.2:2379",
@@ -203,6 +210,15 @@ package struct ServerConfiguration: Sendable, Hashable, Codable {
                 or set insecure where nobody else can reach it
                 """)
         }
+        // (A call between nodes reads pairs and brings rings, so it would go around the other two doors.)
+        if !insecure, tokens.peer == nil, tokens.data != nil || tokens.admin != nil {
+            throw ConfigurationError(
+                """
+                there is a token for \(tokens.data == nil ? "changes" : "pairs"), and there is no peer token, so whoever \
+                reaches \(listen) could do by /peer what it keeps from them: name a file of one by peerTokenFile, or set \
+                insecure where nobody else can reach it
+                """)
+        }
         return tokens
     }
 
@@ -210,16 +226,15 @@ package struct ServerConfiguration: Sendable, Hashable, Codable {
     /// - Parameter credentials: systemd's directory of this service's secrets.
     package func readSecrets(credentials: String?) throws(ConfigurationError) -> NodeSecrets {
         let tokens = try readTokens(credentials: credentials)
-        func isCredential(_ path: String) -> Bool { credentials.map { path.hasPrefix($0 + "/") } ?? false }
         do throws(SecretFile.Failure) {
             var clients: TLSIdentity?
             if let chain = tlsCertificateFile, let key = tlsKeyFile {
-                clients = try .read(chain: chain, key: key, isCredential: isCredential(key))
+                clients = try .read(chain: chain, key: key, isCredential: SecretFile.isCredential(key, of: credentials))
             }
             var peers: TLSSecrets.Peers?
             if let chain = peerCertificateFile, let key = peerKeyFile, let authority = peerAuthorityFile {
                 peers = try .read(
-                    chain: chain, key: key, authority: authority, of: node, isCredential: isCredential(key))
+                    chain: chain, key: key, authority: authority, of: node, isCredential: SecretFile.isCredential(key, of: credentials))
                 if tokens.peer == nil {
                     throw SecretFile.Failure(
                         description:
@@ -232,6 +247,27 @@ package struct ServerConfiguration: Sendable, Hashable, Codable {
             throw ConfigurationError(error.description)
         }
     }
+
+    /// Which doors stand open for others than this machine, a line each; for whoever runs the node.
+    package func openDoors(_ tokens: AccessTokens) -> [String] {
+        var lines: [String] = []
+        if insecure {
+            lines.append(
+                tokens.peer == nil
+                    ? "insecure: whoever reaches this node is taken for a node of the cluster"
+                    : "insecure overrides the peer token: whoever reaches this node is taken for a node of the cluster")
+            if tokens.admin == nil { lines.append("insecure: whoever reaches this node may change the ring") }
+        }
+        if tokens.data == nil, IPAddress(listen.host)?.isLoopback != true {
+            lines.append("there is no data token: pairs are open to whoever reaches \(listen)")
+        }
+        return lines
+    }
+
+    /// Where nodes may be.
+    package var allowedPeers: PeerAllowList { ServerConfiguration.allowedPeers(peers) }
+
+    private static func allowedPeers(_ list: String?) -> PeerAllowList { list.flatMap { PeerAllowList($0) } ?? .usual }
 
     /// Where the workers accept clients of memcached's; nil: nowhere.
     var memcachedListen: NodeID? {

@@ -38,6 +38,8 @@ package struct Supervisor: ~Copyable {
 
     private var configuration: ServerConfiguration
     private var secrets: SecretMemory
+    /// What is open that could be closed.
+    private var openDoors: [String]
     private var logger: Logger
     private var listener: ListeningSocket?
     /// For clients that speak memcached's protocol, where there are to be any.
@@ -54,14 +56,16 @@ package struct Supervisor: ~Copyable {
     /// Binds the addresses.
     /// - Parameters:
     ///   - secrets: what the workers are to know of them.
+    ///   - openDoors: of the configuration with these secrets.
     ///   - cells: what the workers count in; nil: each for itself.
     ///   - readConfiguration: reads it again at a reload.
     package init(
-        _ configuration: ServerConfiguration, _ secrets: SecretMemory, _ invocation: Invocation, cells: HostCells?,
-        readConfiguration: @escaping () throws -> (ServerConfiguration, NodeSecrets),
+        _ configuration: ServerConfiguration, _ secrets: SecretMemory, openDoors: [String], _ invocation: Invocation,
+        cells: HostCells?, readConfiguration: @escaping () throws -> (ServerConfiguration, NodeSecrets),
         makeLogger: @escaping (ServerConfiguration) -> Logger
     ) throws(SystemError) {
         self.secrets = secrets
+        self.openDoors = openDoors
         self.configuration = configuration
         self.invocation = invocation
         self.cells = cells
@@ -110,6 +114,7 @@ package struct Supervisor: ~Copyable {
             ])
         warnOfCertificates()
         if cells == nil { logger.warning("there is no memory to share: each worker's metrics are its own alone") }
+        warnOfOpenDoors()
         metrics.startTime.set(time(nil))
         metrics.wanted.set(configuration.workers)
         handle(.tick)
@@ -186,11 +191,17 @@ package struct Supervisor: ~Copyable {
             return
         }
         configuration = next
+        openDoors = next.openDoors(read.tokens)
         metrics.wanted.set(next.workers)
         logger = makeLogger(next)
         warnOfCertificates()
+        warnOfOpenDoors()
         logger.info("replacing the workers one by one", metadata: ["workers": "\(next.workers)"])
         handle(.reload(workers: next.workers, drainMilliseconds: Int64(next.drainSeconds) * 1000))
+    }
+
+    private func warnOfOpenDoors() {
+        for door in openDoors { logger.warning("a door is open", metadata: ["door": "\(door)"]) }
     }
 
     private mutating func feedWatchdog() {

@@ -4,12 +4,13 @@ private import AccessControl
 private import Control
 private import Glibc
 
-/// The token that is shown to the nodes, found in a file: no command has it among its arguments or in its environment.
+/// The tokens that are shown to the nodes, found in a file: no command has one among its arguments or in its
+/// environment.
 enum ShownToken {
     /// - Parameter file: what the command line says; nil: what the environment says, else the first file that there is
     ///   of systemd's credential `token`, this user's own and this machine's node's.
-    /// - Returns: the value of an `Authorization` field; nil where there is no token.
-    static func authorization(named file: String?) throws(Failure) -> String? {
+    /// - Returns: values of an `Authorization` field: of a token, of two while it is being changed, or of none.
+    static func authorizations(named file: String?) throws(Failure) -> [String] {
         if let file = file ?? variable("KVCTL_TOKEN_FILE") { return try read(file, isCredential: false) }
         if let directory = variable("CREDENTIALS_DIRECTORY"), access("\(directory)/token", R_OK) == 0 {
             return try read("\(directory)/token", isCredential: true)
@@ -19,13 +20,12 @@ enum ShownToken {
         where access(path, R_OK) == 0 {
             return try read(path, isCredential: false)
         }
-        return nil
+        return []
     }
 
-    /// The first of a file's tokens: it is the newer one while they are being changed.
-    private static func read(_ path: String, isCredential: Bool) throws(Failure) -> String? {
+    private static func read(_ path: String, isCredential: Bool) throws(Failure) -> [String] {
         do {
-            return try TokenFile.read(path, isCredential: isCredential).first?.authorization
+            return try TokenFile.read(path, isCredential: isCredential).map(\.authorization)
         } catch {
             throw Failure(.refused, error.description)
         }

@@ -22,8 +22,8 @@ struct StoreClient: Sendable {
     let entrance: NodeID
     /// How long an answer may take.
     let seconds: Double
-    /// The value of the field of that name; nil: there is no token to show.
-    private let authorization: String?
+    /// Values of the field `Authorization`; empty: there is no token to show.
+    private let authorizations: [String]
     private let http: HTTPClient
     private let scheme: String
 
@@ -42,7 +42,7 @@ struct StoreClient: Sendable {
         do {
             client = StoreClient(
                 entrance: entrance, seconds: seconds, connections: connections,
-                authorization: try ShownToken.authorization(named: tokenFile),
+                authorizations: try ShownToken.authorizations(named: tokenFile),
                 authority: try TrustedAuthority.certificates(named: ca))
         } catch {
             Console.error(error.message)
@@ -62,10 +62,10 @@ struct StoreClient: Sendable {
     }
 
     private init(
-        entrance: NodeID, seconds: Double, connections: Int, authorization: String?, authority: [NIOSSLCertificate]?
+        entrance: NodeID, seconds: Double, connections: Int, authorizations: [String], authority: [NIOSSLCertificate]?
     ) {
         scheme = authority == nil ? "http" : "https"
-        self.authorization = authorization
+        self.authorizations = authorizations
         self.entrance = entrance
         self.seconds = seconds
         var configuration = HTTPClient.Configuration(
@@ -129,6 +129,16 @@ struct StoreClient: Sendable {
 
     /// The answer, whatever its status.
     func send(_ request: Request) async throws -> Answer {
+        // (While a token is being changed, a node may know the newer one alone, or the older one. What it refuses for
+        // that it has not done.)
+        for authorization in authorizations.dropLast() {
+            let answer = try await send(request, authorization)
+            guard answer.status == 401 else { return answer }
+        }
+        return try await send(request, authorizations.last)
+    }
+
+    private func send(_ request: Request, _ authorization: String?) async throws -> Answer {
         let node = request.node ?? entrance
         var message = HTTPClientRequest(url: "\(scheme)://\(node)\(request.target)")
         message.method = request.method

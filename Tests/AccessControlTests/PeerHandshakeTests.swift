@@ -93,8 +93,33 @@ struct PeerHandshakeTests {
         #expect(!second.proved(proof, known))
         _ = second.greeted(caller.hello, at: callee, known, nonce: PeerNonce())
         #expect(!second.proved(proof, known) && second.peer == nil)
-        // There was one try.
-        #expect(!second.proved(proof, known))
+    }
+
+    @Test("a right proof after a wrong one is none")
+    func oneTry() throws {
+        let known = try secrets("a")
+        let caller = handshake(known)
+        let wrong = try #require(PeerProof(String(repeating: "0", count: 64)))
+        for first in [wrong, nil] {
+            let side = Callee()
+            let answer = try #require(side.greeted(caller.hello, at: callee, known, nonce: PeerNonce()))
+            let proof = caller.proof(after: answer)
+            #expect(!side.proved(first, known))
+            #expect(!side.proved(proof, known) && side.peer == nil)
+        }
+    }
+
+    @Test("an answer has as many proofs as a node may have keys, and no more is looked at")
+    func tooManyProofs() throws {
+        let hex = String(repeating: "0", count: 64)
+        func answer(_ count: Int, behind blanks: Int = 0) -> PeerHelloAnswer? {
+            let proofs = [String](repeating: #""\#(hex)""#, count: count).joined(separator: ",")
+            let text = #"{"nonce":"\#(hex)","proofs":[\#(proofs)]}"# + String(repeating: " ", count: blanks)
+            return PeerHelloAnswer(Array(text.utf8))
+        }
+        #expect(answer(0)?.proofs.count == 0 && answer(1)?.proofs.count == 1 && answer(2)?.proofs.count == 2)
+        #expect(answer(3) == nil && answer(2000) == nil)
+        #expect(answer(2, behind: 600) != nil && answer(2, behind: 1024) == nil)
     }
 
     @Test("a node's answer can't be passed on as another one's, nor thrown back")

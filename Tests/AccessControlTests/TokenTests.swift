@@ -60,6 +60,7 @@ struct TokenTests {
             ("", "has no token"), ("# none\n", "has no token"), ("none\nnone", "has what is no token"),
             ("short", "has what is no token"), (String(repeating: "é", count: 32), "has what is no token"),
             (String(repeating: "a", count: 257), "has what is no token"),
+            (String(repeating: "a", count: 31), "has what is no token"),
             ("\(first) \(first)", "has what is no token"), ("\(first)\n\(second)\n\(first)", "has 3 tokens"),
         ])
     func refused(_ text: String, _ reason: String) {
@@ -72,6 +73,27 @@ struct TokenTests {
     func none() throws {
         #expect(try TokenFile.tokens(in: " none \n".utf8, of: "f").isEmpty)
         #expect(AccessTokens(data: try TokenFile.tokens(in: "# open\nnone".utf8, of: "f")).data == nil)
+    }
+
+    @Test("only what is right in systemd's directory is as systemd makes it")
+    func credentials() throws {
+        let directory = try TemporaryDirectory()
+        let path = directory.path + "/token"
+        let descriptor = open(path, O_CREAT | O_WRONLY, 0o644)
+        #expect(write(descriptor, Self.first, 32) == 32 && fchmod(descriptor, 0o644) == 0)
+        close(descriptor)
+        func isTaken(_ path: String, _ credentials: String?) -> Bool {
+            (try? AccessTokens.read(data: path, admin: nil, peer: nil, credentials: credentials)) != nil
+        }
+        #expect(isTaken(path, directory.path))
+        let name = directory.path.split(separator: "/").last ?? ""
+        for (path, credentials) in [
+            (path, nil), (path, ""), (path, "/"), (path, directory.path + "/other"),
+            (directory.path + "/../\(name)/token", directory.path),
+            (path, String(directory.path.dropLast())),
+        ] {
+            #expect(!isTaken(path, credentials), "\(path) of \(credentials ?? "nowhere")")
+        }
     }
 
     @Test("only a file that its owner alone can read is taken")
@@ -87,6 +109,12 @@ struct TokenTests {
             let error = #expect(throws: TokenFile.Failure.self) { try TokenFile.read(path, isCredential: false) }
             #expect(error?.description.contains("can be read by others") == true)
             #expect(try TokenFile.read(path, isCredential: true).count == 1)
+        }
+        chmod(path, 0o600)
+        if geteuid() == 0 {
+            chown(path, 12345, 0)
+            let error = #expect(throws: TokenFile.Failure.self) { try TokenFile.read(path, isCredential: false) }
+            #expect(error?.description.contains("belongs to neither this user nor root") == true)
         }
         for other in [directory.path, directory.path + "/nothing", "/dev/null"] {
             #expect(throws: TokenFile.Failure.self) { try TokenFile.read(other, isCredential: true) }

@@ -134,6 +134,22 @@ struct FastPathTests {
         }
     }
 
+    @Test("what a browser says of its page is for the decoder's side, which refuses some", arguments: [true, false])
+    func pages(isForeign: Bool) throws {
+        for field in isForeign
+            ? ["Origin: http://evil", "origin:null", "Sec-Fetch-Site: cross-site"] : ["Origin: http://kv"]
+        {
+            for text in [
+                getRequest("/route?key=a", field + "\r\n"), postRequest("/route", "key=a&val=1", field + "\r\n"),
+            ] {
+                #expect(FastPath.request(in: ByteBuffer(string: text), bodyLimit: 100) == nil, "\(text)")
+                let connection = try TestConnection()
+                connection.front.gate = AccessGate(AccessTokens(), PeerDoor(node: connection.front.node))
+                #expect((connection.ask(text)?.status == 403) == (isForeign && text.hasPrefix("POST")), "\(text)")
+            }
+        }
+    }
+
     @Test("the same answers to the same bytes, whether it sees whole requests or single bytes")
     func sameAnswers() throws {
         var random = SeededGenerator(seed: 5)

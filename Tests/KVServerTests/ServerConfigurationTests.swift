@@ -1,5 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0
 
+import AccessControl
 import HashRing
 import Logging
 import Supervision
@@ -34,6 +35,35 @@ struct ServerConfigurationTests {
         #expect(settled.etcd == nil)
     }
 
+    @Test(
+        "whoever runs a node is told what is open",
+        arguments: [
+            (#"{"node": "127.0.0.1:5000"}"#, "", []),
+            (#"{"node": "10.0.0.5:5000"}"#, "data admin peer", []),
+            (#"{"node": "10.0.0.5:5000"}"#, "admin peer", ["pairs are open to whoever reaches 10.0.0.5:5000"]),
+            (#"{"node": "10.0.0.5:5000", "listen": "127.0.0.1:5000"}"#, "", []),
+            (
+                #"{"node": "127.0.0.1:5000", "listen": "[::]:5000"}"#, "admin peer",
+                ["pairs are open to whoever reaches [::]:5000"]
+            ),
+            (
+                #"{"node": "127.0.0.1:5000", "insecure": true}"#, "data admin peer",
+                ["insecure overrides the peer token"]
+            ),
+            (
+                #"{"node": "127.0.0.1:5000", "insecure": true}"#, "",
+                ["is taken for a node of the cluster", "whoever reaches this node may change the ring"]
+            ),
+        ] as [(String, String, [String])])
+    func openDoors(_ json: String, _ doors: String, _ wanted: [String]) throws {
+        let token = try TokenFile.tokens(in: String(repeating: "a", count: 32).utf8, of: "f")
+        let tokens = AccessTokens(
+            data: doors.contains("data") ? token : [], admin: doors.contains("admin") ? token : [],
+            peer: doors.contains("peer") ? token : [])
+        let said = try ServerConfiguration([try layer(json: json)]).openDoors(tokens)
+        #expect(said.count == wanted.count && zip(said, wanted).allSatisfy { $0.contains($1) }, "\(said)")
+    }
+
     @Test("the environment's names follow from the file's")
     func environmentNames() {
         #expect(Setting.node.environmentName == "KVSERVER_NODE")
@@ -47,6 +77,8 @@ struct ServerConfigurationTests {
         "what can't be right is named, with its origin",
         arguments: [
             (#"{}"#, "node is not set"),
+            (#"{"node": "8.8.8.8:5000"}"#, "node is 8.8.8.8:5000, which is not where nodes may be"),
+            (#"{"node": "127.0.0.1:5000", "peers": "10.0.0.0/8"}"#, "not where nodes may be (peers: 10.0.0.0/8)"),
             (#"{"node": "localhost:5000"}"#, "node is not a literal ip:port: 'localhost:5000' (in kvserver.json)"),
             (#"{"node": "127.0.0.1:5000", "worker": 2}"#, "there is no setting 'worker'"),
             (#"{"node": "127.0.0.1:5000", "workers": 0}"#, "workers is not a whole number from 1 to 60: '0'"),

@@ -40,7 +40,7 @@ def processor_seconds(cluster):
 
 def ask_for_a_token(cluster):
     """From now on; what is measured carries it."""
-    files = cluster.write_tokens({"data": "t" * 64})
+    files = cluster.write_tokens({"data": "t" * 64, "peer": "p" * 64})
     for node in cluster.nodes:
         workers = node.workers()
         node.change_settings(**files)

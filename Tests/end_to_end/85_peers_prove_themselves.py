@@ -3,12 +3,13 @@
 
 import hmac
 import json
+import re
 import secrets
 import socket
 import threading
 
-from harness.client import Connection, ask, form_request, request_bytes
-from harness.expectations import eventually, expect, expect_equal
+from harness.client import Connection, MalformedAnswer, ask, form_request, request_bytes
+from harness.expectations import TestFailure, eventually, expect, expect_equal
 
 TOKENS = {door: secrets.token_hex(32) for door in ("admin", "peer")}
 
@@ -21,9 +22,18 @@ def run(context):
         whoever_is_named_learns_nothing(context, cluster)
         nobody_is_called_where_no_node_may_be(cluster)
         a_node_with_another_token_does_not_join(context, cluster)
-    with context.cluster(nodes=2, settings={"peers": "10.0.0.0/8"}, positions={}, proxy=False) as cluster:
+    with context.cluster(nodes=2, positions={}, proxy=False) as cluster:
         the_list_is_for_both_directions(cluster)
+    with context.cluster(nodes=2, tokens=TOKENS, positions={}, proxy=False) as cluster:
+        nobody_is_called_because_another_node_says_so(cluster)
     a_running_cluster_gets_its_first_token(context)
+
+
+def reload(node, **changes):
+    before = node.workers()
+    node.change_settings(**changes)
+    node.supervisor.signal(1)
+    node.wait_until_replaced(before, 20)
 
 
 def the_cluster_works(cluster):
@@ -97,6 +107,16 @@ def only_who_proves_it_is_listened_to(cluster):
                 nonce = secrets.token_bytes(32)
                 proof = [("X-KV-Peer-Proof", peer.proof("caller", nonce))]
             expect_equal(peer.call("/peer/ring", RING, [] if change == "none" else proof).status, status, f"with a wrong {change}")
+    with Connection(node.address) as connection:
+        # There is one try: the connection ends before the right proof is looked at.
+        peer = Peer(connection, node.address, TOKENS["peer"], name)
+        _, proof = peer.shake_hands()
+        connection.send(request_bytes("POST", "/peer/ring", RING, [("X-KV-Peer-Proof", "0" * 64)]) + request_bytes("POST", "/peer/ring", RING, proof))
+        expect_equal(connection.read_answer().status, 401, "a wrong proof")
+        try:
+            raise TestFailure(f"a right proof after a wrong one: {connection.read_answer()}")
+        except (OSError, MalformedAnswer):
+            pass
     for body in (b"", b"{}", b"[]", b"x" * 1025, RING):
         expect(ask(node.address, request_bytes("POST", "/peer/hello", body)).status in (400, 413), f"hello {body[:10]}")
 
@@ -175,24 +195,34 @@ def whoever_is_named_learns_nothing(context, cluster):
         peer = Peer(None, hello["callee"], secrets.token_hex(32), hello["caller"])
         peer.nonce, nonce = bytes.fromhex(hello["nonce"]), secrets.token_bytes(32)
         return answer_of(200, json.dumps({"nonce": nonce.hex(), "proofs": [peer.proof("callee", nonce)]}).encode())
+    nonce = json.dumps(secrets.token_hex(32)).encode()
+    at_length = b'{"nonce":%b,"proofs":[%b]}' % (nonce, b",".join([b'"%b"' % (b"0" * 64)] * 100_000))
+    interim = b"HTTP/1.1 102 Processing\r\n\r\n"
     replies = {
         "one that has no token": lambda _: answer_of(404, b"{}"), "one that says yes": lambda _: answer_of(200, b"{}"),
         "one that gives an empty proof": lambda _: answer_of(200, json.dumps({"nonce": "0" * 64, "proofs": []}).encode()),
         "one that throws it back": lambda heard: answer_of(200, heard.partition(b"\r\n\r\n")[2]),
         "one that relays": relay, "one of another cluster": proof_with_another_token, "one that sends noise": lambda _: secrets.token_bytes(500) + b"\r\n\r\n",
-        "one that hangs up": lambda _: b"",
+        "one that hangs up": lambda _: b"", "one that answers at length": lambda _: answer_of(200, at_length),
+        "one that has not decided yet": lambda _: 1000 * interim,
     }
+    #: What the node says of them, where it could have gone wrong for another reason.
+    reasons = {"one that answers at length": b"larger than 1024 bytes", "one that has not decided yet": b"an interim answer"}
+    nonces = []
     for name, reply in replies.items():
         with Rogue(place, reply) as rogue:
             for target in (f"/add_node/5000/{place}", f"/replace_node/{real.address}/{place}", f"/add_node/auto/{place}"):
                 answer = node.get(target, timeout=30)
                 expect(answer.status == 503 and answer.outcome == "no", f"{target}, {name}: {answer}")
+                expect(reasons.get(name, b"") in answer.body, f"{target}, {name}: {answer}")
             told = [json.loads(part) for part in b"".join(rogue.heard).split(b"\r\n\r\n") if part.startswith(b"{") and b"}POST" not in part]
             heard = b"".join(rogue.heard)
             expect(heard.count(b"POST ") == heard.count(b"POST /peer/hello ") > 0, f"{name} hears more than hello: {heard[:2000]!r}")
             for secret in [*TOKENS.values(), "Proof", "roof", "gate"]:
                 expect(secret.encode() not in heard, f"{name} hears {secret}")
             expect(all(set(each) == {"caller", "callee", "nonce"} for each in told), f"{name} is told {told}")
+            nonces += [each["nonce"] for each in told]
+    expect(len(nonces) > 10 and len(nonces) == len(set(nonces)), f"{len(nonces)} nonces, {len(set(nonces))} different ones")
     expect_equal(node.ring_document(), before, "the ring after all that")
     context.note(f"{len(replies)} strangers, named as nodes")
 
@@ -234,19 +264,38 @@ def a_node_with_another_token_does_not_join(context, cluster):
 
 def the_list_is_for_both_directions(cluster):
     node = cluster.node(1)
+    expect_equal(ask(node.address, request_bytes("POST", "/peer/ring", RING)).status, 200, "somebody on loopback")
+    reload(node, peers=block_of(node.address))
     expect_equal(ask(node.address, request_bytes("POST", "/peer/ring", RING)).status, 403, "somebody at an address that is not allowed")
     expect_equal(node.get(f"/add_node/5000/{cluster.node(2).address}").status, 403, "a node at such an address")
+
+
+def block_of(*addresses):
+    return ",".join(f"{address.rpartition(':')[0]}/32" for address in addresses)
+
+
+def nobody_is_called_because_another_node_says_so(cluster):
+    """A ring with a stranger comes from a node that allows it there to one that does not."""
+    allowing, node = cluster.nodes
+    place = cluster.unused_address()
+    reload(node, peers="127.0.0.1/32," + block_of(allowing.address, node.address))
+    with Rogue(place, lambda _: answer_of(404, b"{}")) as rogue:
+        def callers():
+            return {name.decode() for name in re.findall(rb'"caller":"([^"]+)"', b"".join(rogue.heard))}
+        ring = {"nodes": [{"ip": allowing.address, "key": 3000}, {"ip": node.address, "key": 6000}, {"ip": place, "key": 9999}], "replicas": 1}
+        expect_equal(node.post_form("/hash_ring", data=json.dumps(ring)).status, 403, "the ring from a client")
+        expect_equal(allowing.post_form("/hash_ring", data=json.dumps(ring)).status, 200, "the ring at a node that allows it")
+        eventually(15, "the other node knows the ring", lambda: place in json.dumps(node.ring_document()["ring"]))
+        outcomes = {each.name: [each.read(f"key {number}").status for number in range(30)] for each in (allowing, node)}
+        expect(all(set(statuses) <= {404, 503} for statuses in outcomes.values()), outcomes)
+        node.get("/copies?key=key")
+        eventually(5, "the node that allows it has called", lambda: allowing.address in callers())
+        expect_equal(callers(), {allowing.address}, "who has called the stranger")
 
 
 def a_running_cluster_gets_its_first_token(context):
     """First all nodes are told of it and take others all the same, then none but those that prove themselves. Nothing stops meanwhile."""
     with context.cluster(nodes=3, positions={3000: 1, 6000: 2, 9000: 3}, replicas=2, proxy=False) as cluster:
-        def reload(node, **changes):
-            before = node.workers()
-            node.change_settings(**changes)
-            node.supervisor.signal(1)
-            node.wait_until_replaced(before, 20)
-
         def all_keys(value):
             for number, key in enumerate(("roof", "gate", "bee", "ship", "mist", "gas", "bed", "shoes")):
                 for node in cluster.nodes:

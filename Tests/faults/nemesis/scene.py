@@ -364,7 +364,7 @@ class RingChange:
 
     def _ask(self):
         try:
-            self._answer = self._asked.get(self._target, timeout=CHANGED_WITHIN_SECONDS)
+            self._answer = self._asked.post_form(self._target, timeout=CHANGED_WITHIN_SECONDS)
         except (OSError, http.MalformedAnswer):
             pass
 
