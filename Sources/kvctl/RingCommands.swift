@@ -260,6 +260,7 @@ private func showPlan(_ request: ChangeRequest, _ common: CommonOptions) async t
         try Console.say(
             "\(Figures.percent(report.slotsWithNewOwner, of: Slot.count)) of all keys get another owner; "
                 + "\(Figures.percent(report.copiesOfSlotsMoved, of: report.copiesOfSlots)) of all copies move"
-                + (estimate.map { ", about \($0) pairs" } ?? " (how many pairs, no snapshot tells yet)"))
+                + (report.estimatedPairsMoved.map { ", about \($0) pairs" }
+                    ?? " (how many pairs, no snapshot tells yet)"))
     }
 }

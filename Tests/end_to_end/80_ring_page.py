@@ -491,7 +491,6 @@ def a_stream_is_renewed(browser, cluster):
     node.set_failpoints()
     browser.wait("document.querySelector('#connection').dataset.state === 'live'", "the page is live")
     browser.pause(1.5)
-    expect_equal(browser.value(f"{streams}"), ended + 1, "streams that have ended")
     expect(not {"lost", "refused"} & set(browser.value("window.shown")), f"what was seen of it: {browser.value('window.shown')}")
     says_all_is_well(browser, 3)
 
