@@ -54,12 +54,11 @@ package struct AccessGate: Sendable {
     ///   - door: its `isInsecure` also lets anybody change the ring where there is no admin token.
     ///   - isSecured: whether clients come by TLS.
     package init(_ tokens: AccessTokens, _ door: PeerDoor, origins: OriginList? = nil, isSecured: Bool = false) {
-        self.origins = origins
-        scheme = isSecured ? "https" : "http"
         data = tokens.data
         admin = tokens.admin
         self.door = door
         self.origins = origins
+        scheme = isSecured ? "https" : "http"
     }
 
     /// What a request says of who sends it.

@@ -24,7 +24,7 @@ struct ListeningSideTests {
             sender.hosts = ["127.0.0.1:5000"]
             sender.origins = ["\(scheme)://127.0.0.1:5000"]
             var peer = PeerCalleeHandshake()
-            let isRefused = gate.refusal(.clear, .post, sender, &peer) != nil
+            let isRefused = gate.refusal(.clear, .post, isOfPage: true, sender, &peer) != nil
             #expect(isRefused == ((scheme == "https") != isSecured), "\(scheme)")
         }
     }
