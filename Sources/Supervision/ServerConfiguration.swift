@@ -234,7 +234,8 @@ package struct ServerConfiguration: Sendable, Hashable, Codable {
             var peers: TLSSecrets.Peers?
             if let chain = peerCertificateFile, let key = peerKeyFile, let authority = peerAuthorityFile {
                 peers = try .read(
-                    chain: chain, key: key, authority: authority, of: node, isCredential: SecretFile.isCredential(key, of: credentials))
+                    chain: chain, key: key, authority: authority, of: node,
+                    isCredential: SecretFile.isCredential(key, of: credentials))
                 if tokens.peer == nil {
                     throw SecretFile.Failure(
                         description:
