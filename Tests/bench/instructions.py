@@ -85,6 +85,10 @@ exec valgrind --quiet --tool=callgrind --trace-children=yes --instr-atstart=no -
     os.environ["KVSERVER_BINARY"] = str(wrapper)
     cluster = Cluster("bench", directory, nodes=1, positions={5000: 1}, workers=1, proxy=False,
                       settings={"memcachedPort": options.port, "allowFailpoints": False})
+    # (Which would be read for each request.)
+    for node in cluster.nodes:
+        del node.settings["failpointsFile"]
+        node.change_settings()
     try:
         cluster.start()
         node = cluster.node(1)
