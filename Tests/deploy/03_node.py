@@ -222,7 +222,7 @@ def test_without_tokens_it_has_to_be_told_so():
     install(root, "--insecure", "--data-token", status=64, says="--insecure makes no tokens")
     install(root, "--insecure", says_not="Wrote")
     install(root, "--memory", "64", says=("is so no longer", "Made the token for admin and peer in "))
-    expect(configuration(root) == {"node": ADDRESS, "insecure": False}, "it is insecure still")
+    expect(configuration(root) == {"node": ADDRESS, "peerPortOffset": 10000, "insecure": False}, "it is insecure still")
     expect(set(tokens(root)) == {"admin", "peer", "data"}, "it has no tokens")
     install(root, says_not=("is so no longer", "Wrote", "Made"))
     (root / "etc/kvserver/kvserver.json").write_text('{"insecure":true,"node":"10.0.0.5:5000"}')
