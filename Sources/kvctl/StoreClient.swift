@@ -79,6 +79,8 @@ struct StoreClient: Sendable {
             configuration.tlsConfiguration = tls
         }
         configuration.connectionPool.concurrentHTTP1ConnectionsPerHostSoftLimit = connections
+        // (Sooner than nodes and the balancer do, so that none is used that the other side is closing.)
+        configuration.connectionPool.idleTimeout = .seconds(5)
         // Whoever is tried again is tried by `call`.
         configuration.connectionPool.retryConnectionEstablishment = false
         http = HTTPClient(eventLoopGroupProvider: .singleton, configuration: configuration)

@@ -241,7 +241,7 @@ def what_goes_wrong(cluster):
     cluster.proxy.start()
     wait_for_map(cluster, cluster.first_ring)
     expect_equal(log.read_text()[len(before):].count("does not listen"), 1, "lines of an HAProxy that is away")
-    # (To find out that nobody is at an address takes a while.)
+    # (A connection stays for some seconds, in case that it is used again.)
     eventually(20, "few descriptors are open", lambda: len(os.listdir(f"/proc/{sync.pid}/fd")) < 60)
 
     expect(sync.alive, "the sync has ended")
