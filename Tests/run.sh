@@ -33,7 +33,7 @@ END
 }
 
 # How long each may take, in seconds. They end long before, unless something hangs.
-BUILD_LIMIT=3600 SWIFT_LIMIT=900 DEPLOY_LIMIT=1500 END_TO_END_LIMIT=1800 FAULTS_LIMIT=900
+BUILD_LIMIT=3600 SWIFT_LIMIT=900 DEPLOY_LIMIT=1500 END_TO_END_LIMIT=2700 FAULTS_LIMIT=900
 
 passed=0 failed=0 running='' chosen=' ' seed=''
 while [ $# -gt 0 ]; do
