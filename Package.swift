@@ -98,8 +98,7 @@ let package = Package(
             name: "HTTPFront",
             dependencies: [
                 "AccessControl", "TransportSecurity", "Listening", "RingPage", "Cluster", "RequestTracing", "KeyValue",
-                "HashRing", nioCore,
-                nioPosix, nioHTTP1, logging, metrics, deque, tracing,
+                "HashRing", nioCore, nioPosix, nioHTTP1, logging, metrics, tracing,
             ],
             swiftSettings: settings),
         .target(

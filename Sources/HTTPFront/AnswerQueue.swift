@@ -81,6 +81,8 @@ package struct AnswerQueue<Request> {
     package init() {}
 
     package var count: Int { entries.count - start }
+    /// Whether some have begun and are not done.
+    package var isRunning: Bool { running > 0 }
     package var isEmpty: Bool { entries.count == start }
 
     package mutating func append(_ request: Request, isSafe: Bool, _ trait: Trait) {

@@ -23,7 +23,19 @@ extension HTTPFrontHandler {
     /// - Parameter tries: of a large value, how often it is looked for.
     func read(_ key: Key, _ request: FrontRequest, _ id: RequestID, here: Bool, tries: Int) {
         if front.isFull { return complete(id, ErrorAnswer.overloaded) }
+        if !here, front.data.standing == .none { return complete(id, ErrorAnswer.noRing) }
+        // (A large value that was not there came from a replica that is behind.)
+        var consistency: Consistency? = .strict
+        if tries == 1, !here {
+            switch wantedConsistency(request, isWrite: false) {
+            case .success(let wanted): consistency = wanted
+            case .failure(let refusal): return complete(id, refusal.answer)
+            }
+        }
+        front.beginRead()
         let completion = { (result: Result<Envelope?, OperationFailure>) in
+            let found: Envelope? = if case .success(let found) = result { found } else { nil }
+            self.front.endRead(found?.buffer.readableBytes ?? 0)
             let answer = self.answerOfRead(
                 result, if: request.precondition,
                 missing: request.route == .key ? ErrorAnswer.noPair : ErrorAnswer.missing
@@ -32,13 +44,7 @@ extension HTTPFrontHandler {
             self.stream(answer, of: key, request, id, here: here, tries: tries)
         }
         if here { return front.data.readHere(StoredKey(key), completion: completion) }
-        if front.data.standing == .none { return complete(id, ErrorAnswer.noRing) }
-        // (A large value that was not there came from a replica that is behind.)
-        if tries > 1 { return front.data.read(key, .strict, completion: completion) }
-        switch wantedConsistency(request, isWrite: false) {
-        case .success(let consistency): front.data.read(key, consistency, completion: completion)
-        case .failure(let refusal): complete(id, refusal.answer)
-        }
+        front.data.read(key, consistency, completion: completion)
     }
 
     /// - Parameter found: the answer with a pair that is there, and as the request wants it.

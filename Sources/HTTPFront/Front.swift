@@ -74,6 +74,10 @@ package final class Front {
     /// Bytes of bodies being received and of answers that wait or are being sent; see `Limits.frontBytes`.
     @exclusivity(unchecked) package private(set) var heldBytes = 0
 
+    /// Reads whose values have not come yet, and how many bytes one has brought of late, on average: they will be held.
+    @exclusivity(unchecked) private var readsUnderWay = 0
+    @exclusivity(unchecked) private var bytesOfRead = 0
+
     private var connections: [HTTPFrontHandler] = []
     @exclusivity(unchecked) private var unflushed: [HTTPFrontHandler] = []
     @exclusivity(unchecked) private var isFlushScheduled = false
@@ -135,7 +139,22 @@ package final class Front {
 
     func hold(_ bytes: Int) { heldBytes += bytes }
 
-    var isFull: Bool { heldBytes + heldElsewhere() > Limits.frontBytes }
+    var isFull: Bool { heldBytes + heldElsewhere() + readsUnderWay * bytesOfRead > Limits.frontBytes }
+
+    /// Whether so many reads are under way that no connection should have several.
+    var isCrowded: Bool { readsUnderWay >= Front.crowd }
+
+    func beginRead() { readsUnderWay += 1 }
+
+    /// - Parameter bytes: that it has brought.
+    func endRead(_ bytes: Int) {
+        readsUnderWay -= 1
+        bytesOfRead += (bytes - bytesOfRead) / Front.rememberedReads
+    }
+
+    private static let crowd = 128
+    /// Of about so many reads the average is made.
+    private static let rememberedReads = 32
 
     // MARK: The end of the tick
 

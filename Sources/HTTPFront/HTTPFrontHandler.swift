@@ -241,7 +241,8 @@ package final class HTTPFrontHandler: ChannelInboundHandler {
         isAdvancing = true
         repeat {
             hasNews = false
-            while !isEnding, let (id, request) = queue.begin() {
+            // (In a crowd each connection has one read at a time: how much they bring is known only then.)
+            while !isEnding, !queue.isRunning || !front.isCrowded, let (id, request) = queue.begin() {
                 hold(-request.body.readableBytes)
                 front.data.asking(for: queue.trace(of: id)) { perform(request, id) }
             }
