@@ -275,6 +275,8 @@ package final class HTTPFrontHandler: ChannelInboundHandler {
                 return
             case .unfinished(let id, let trait):
                 guard let stream = streams[id], pump(stream, id, trait) else { return }
+                // (In a crowd, what waits behind it has not begun.)
+                hasNews = true
             case .answer(let answer, let trait):
                 let time = front.metrics.answered(trait.kind, answer.status, answer.outcome, since: trait.since)
                 front.log.answered(trait, answer.status, answer.outcome, after: time)
