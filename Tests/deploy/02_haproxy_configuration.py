@@ -1,12 +1,10 @@
 # SPDX-License-Identifier: Apache-2.0
 """haproxy.cfg, as it stands and as it is derived for other balancers."""
 
-import contextlib
 import re
 import socket
-import threading
 
-from support import REPOSITORY, SETUP, at_end, eventually, expect, free_network, run, scratch, start, write
+from support import REPOSITORY, SETUP, NodeStandIn, eventually, expect, free_network, run, scratch, start, write
 
 ORIGINAL = (REPOSITORY / "haproxy.cfg").read_text()
 
@@ -91,37 +89,6 @@ def test_whatever_changes_the_ring_is_known_to_it():
     expect(known == [changing, changing], known)
 
 
-class Backend:
-    """Stands for a node: keeps each target that reaches it."""
-
-    def __init__(self, host):
-        self.targets, self._socket = [], socket.create_server((host, 5000))
-        threading.Thread(target=self._accept, daemon=True).start()
-        at_end(self._socket.close)
-
-    def _accept(self):
-        while True:
-            try:
-                connection, _ = self._socket.accept()
-            except OSError:
-                return
-            threading.Thread(target=self._talk, args=(connection,), daemon=True).start()
-
-    def _talk(self, connection):
-        data = b""
-        with connection, contextlib.suppress(OSError):  # (HAProxy's checks may end by a reset)
-            while part := connection.recv(1 << 16):
-                data += part
-                while b"\r\n\r\n" in data:
-                    head, _, data = data.partition(b"\r\n\r\n")
-                    length = re.search(rb"(?i)\r\ncontent-length: *(\d+)", head)
-                    data = data[int(length[1]):] if length else data
-                    target = head.split(b" ")[1].decode("latin-1")
-                    if target != "/health/ready":
-                        self.targets.append(target)
-                    connection.sendall(b"HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\nOK")
-
-
 def send(address, message):
     """The status of the answer; 0 where there is none."""
     with socket.create_connection((address, 5000), timeout=5) as connection:
@@ -143,7 +110,7 @@ def test_no_spelling_of_a_path_slips_past_the_rules():
     """From outside: what is denied reaches no node in the spelling by which nodes know it, and theirs is the only one (they compare raw
     bytes, and take nothing but a path)."""
     network = free_network()
-    backend = Backend(f"{network}.11")
+    backend = NodeStandIn(f"{network}.11")
     directory = scratch()
     text = ORIGINAL
     for old, new in (("acl operator src 127.0.0.0/8 ::1 10.0.0.0/8", "acl operator src 203.0.113.7"), ("127.0.0.", f"{network}."),
@@ -167,17 +134,17 @@ def test_no_spelling_of_a_path_slips_past_the_rules():
     for path, methods in closed.items():
         for method in methods.split():
             for target in spellings(path):
-                backend.targets.clear()
+                backend.asked.clear()
                 body = "Content-Length: 1\r\n\r\nx" if method == "POST" else "\r\n"
                 status = send(f"{network}.10", f"{method} {target} HTTP/1.1\r\nHost: kv\r\n{body}".encode("latin-1"))
-                for seen in backend.targets:
+                for seen in backend.asked:
                     expect(seen.split("?")[0].split("#")[0] != path, f"{method} {target} came through as {seen}: {status}")
                 if target == path:
                     expect(status == 403, f"{method} {target}: {status}")
                 tried += 1
     expect(tried > 400, tried)
-    backend.targets.clear()
-    expect(send(f"{network}.10", b"GET /route?key=a HTTP/1.1\r\nHost: kv\r\n\r\n") == 200 and backend.targets == ["/route?key=a"], backend.targets)
+    backend.asked.clear()
+    expect(send(f"{network}.10", b"GET /route?key=a HTTP/1.1\r\nHost: kv\r\n\r\n") == 200 and backend.asked == ["/route?key=a"], backend.asked)
 
 
 def test_health_checks_need_no_token():

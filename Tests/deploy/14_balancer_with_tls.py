@@ -8,46 +8,16 @@ import re
 import socket
 import ssl
 import subprocess
-import threading
 
-from support import SETUP, at_end, eventually, expect, free_network, need, run, scratch, stand_in, start, write
+from support import SETUP, NodeStandIn, eventually, expect, free_network, need, run, scratch, stand_in, start, write
 
 
-class Node:
+def secured(host, certificates, name):
     """Stands for a node that speaks TLS, and says which one it is."""
-
-    def __init__(self, host, certificates, name):
-        self.name = name
-        context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
-        context.minimum_version = ssl.TLSVersion.TLSv1_2
-        context.load_cert_chain(certificates / f"{name}.pem", certificates / f"{name}.key")
-        self.asked = []
-        self._socket = socket.create_server((host, 5000))
-        self._context = context
-        threading.Thread(target=self._accept, daemon=True).start()
-        at_end(self._socket.close)
-
-    def _accept(self):
-        while True:
-            try:
-                connection, _ = self._socket.accept()
-            except OSError:
-                return
-            threading.Thread(target=self._talk, args=(connection,), daemon=True).start()
-
-    def _talk(self, plain):
-        try:
-            with self._context.wrap_socket(plain, server_side=True) as connection:
-                data = b""
-                while part := connection.recv(1 << 16):
-                    data += part
-                    while b"\r\n\r\n" in data:
-                        head, _, data = data.partition(b"\r\n\r\n")
-                        self.asked.append(head.split(b" ")[1].decode())
-                        body = self.name.encode()
-                        connection.sendall(b"HTTP/1.1 200 OK\r\nContent-Length: %d\r\n\r\n%b" % (len(body), body))
-        except OSError:
-            pass
+    context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+    context.minimum_version = ssl.TLSVersion.TLSv1_2
+    context.load_cert_chain(certificates / f"{name}.pem", certificates / f"{name}.key")
+    return NodeStandIn(host, context, says=name)
 
 
 def certificates(network, *hosts, directory=None, server="store.example.com"):
@@ -67,9 +37,9 @@ def test_clients_and_nodes_are_secured():
     network = free_network()
     good, other, wrong, plain = (f"{network}.{number}" for number in (11, 12, 13, 14))
     made, strangers = certificates(network, good, other), certificates(network, wrong)
-    nodes = [Node(good, made, good),
+    nodes = [secured(good, made, good),
              # In a place that is not that of its certificate, and one that another authority has signed.
-             Node(other, made, good), Node(wrong, strangers, wrong)]
+             secured(other, made, good), secured(wrong, strangers, wrong)]
     root = scratch()
     install(root, made, network, good, other, wrong, plain).expect(says="Wrote")
     text = (root / "etc/haproxy/haproxy.cfg").read_text()
@@ -103,8 +73,8 @@ def test_clients_and_nodes_are_secured():
             return False
     eventually(10, "the balancer serves", serves)
     eventually(10, "the others are taken out", lambda: all(ask() == (200, good) for _ in range(12)))
-    expect(all(not node.asked for node in nodes[1:]), "something was sent to a node that is not who it says")
-    expect("/health/ready" in nodes[0].asked, "health checks did not go by TLS")
+    expect(all(not node.asked and not node.checks for node in nodes[1:]), "something was sent to a node that is not who it says")
+    expect(nodes[0].checks > 0, "health checks did not go by TLS")
     for bad, name in ((ssl.create_default_context(cafile=strangers / "ca.pem"), "store.example.com"), (context, "elsewhere.example.com")):
         try:
             ask(bad, name)

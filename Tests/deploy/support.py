@@ -1,15 +1,18 @@
 # SPDX-License-Identifier: Apache-2.0
 """What the tests share: commands and what is expected of them, scratch directories, processes that end with the test."""
 
+import contextlib
 import ctypes
 import os
 import random
+import re
 import shutil
 import signal
 import socket
 import subprocess
 import sys
 import tempfile
+import threading
 import time
 from pathlib import Path
 
@@ -178,3 +181,39 @@ def free_network():
         except OSError:
             continue
     raise Failure("found no free loopback network")
+
+
+class NodeStandIn:
+    """Answers what reaches it as a node 200, until the test is over: keeps the targets in `asked`, and counts health checks apart."""
+
+    def __init__(self, host, context=None, says="OK"):
+        self.asked, self.checks = [], 0
+        self._context, self._says = context, says.encode()
+        self._socket = socket.create_server((host, 5000))
+        threading.Thread(target=self._accept, daemon=True).start()
+        at_end(self._socket.close)
+
+    def _accept(self):
+        while True:
+            try:
+                connection, _ = self._socket.accept()
+            except OSError:
+                return
+            threading.Thread(target=self._talk, args=(connection,), daemon=True).start()
+
+    def _talk(self, plain):
+        data = b""
+        with contextlib.suppress(OSError):  # (HAProxy's checks may end by a reset)
+            with self._context.wrap_socket(plain, server_side=True) if self._context else plain as connection:
+                while part := connection.recv(1 << 16):
+                    data += part
+                    while b"\r\n\r\n" in data:
+                        head, _, data = data.partition(b"\r\n\r\n")
+                        length = re.search(rb"(?i)\r\ncontent-length: *(\d+)", head)
+                        data = data[int(length[1]):] if length else data
+                        target = head.split(b" ")[1].decode("latin-1")
+                        if target == "/health/ready":
+                            self.checks += 1
+                        else:
+                            self.asked.append(target)
+                        connection.sendall(b"HTTP/1.1 200 OK\r\nContent-Length: %d\r\n\r\n%b" % (len(self._says), self._says))
