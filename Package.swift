@@ -42,7 +42,7 @@ let package = Package(
             name: "Parsers",
             targets: [
                 "AccessControl", "HTTPFront", "MemcachedFront", "Listening", "Cluster", "RequestTracing", "Memcached",
-                "Etcd", "Control", "KeyValue", "HashRing", "TestSupport",
+                "Etcd", "Control", "Supervision", "KeyValue", "HashRing", "TestSupport",
             ]),
     ],
     dependencies: [

@@ -4,12 +4,10 @@
 # Feeds a decoder with random bytes (docs/fuzzing.md).
 set -euo pipefail
 HERE=$(cd "$(dirname "$0")" && pwd)
-# (Both in one flag: of `--sanitize address --sanitize fuzzer` Swift code gets one alone, and libFuzzer is blind.)
-BUILD=(swift build -c release --package-path "$HERE" -Xswiftc "-sanitize=fuzzer,address")
 
 usage() {
     cat <<'END'
-Usage: Fuzz/run.sh [TARGET]... [--count N] [--seconds N] [--replay] [--keep] [--jobs N] [--no-build]
+Usage: Fuzz/run.sh [TARGET]... [--count N] [--seconds N] [--replay] [--fast] [--keep] [--jobs N] [--no-build]
 
 Builds the fuzz targets with AddressSanitizer (the first time takes some ten minutes: of the packages, too), and runs
 each of those named, or all, one after the other, beginning with what is in Fuzz/corpus/TARGET; all at low priority. An
@@ -18,7 +16,9 @@ Fuzz/.build/found/TARGET.
 
   --count N     inputs for each target (100,000, where no time is given)
   --seconds N   as many as go into so many seconds; with --count, whichever comes first
-  --replay      only what is in the corpus, once
+  --replay      only what is in the corpus, once, and what earlier runs have found to lead to new places
+  --fast        without AddressSanitizer, several times as many inputs in the time. Those that lead to new places are
+                tried with it by --replay, and by any later run
   --keep        take inputs that reach something new into the corpus, as few and as short as will do
   --jobs N      how many compilers at a time (one a processor)
   --no-build    with what was built before
@@ -33,12 +33,12 @@ misused() {
     exit 64
 }
 
-chosen=() limit=() keep='' build=yes
+chosen=() limit=() keep='' build=yes sanitizers=fuzzer,address scratch=$HERE/.build jobs=()
 while [ $# -gt 0 ]; do
     case $1 in
     --jobs)
         [[ ${2:-} =~ ^[1-9][0-9]?$ ]] || misused "--jobs takes a number"
-        BUILD+=(--jobs "$2")
+        jobs=(--jobs "$2")
         shift 2
         ;;
     --count | --seconds)
@@ -47,6 +47,7 @@ while [ $# -gt 0 ]; do
         shift 2
         ;;
     --replay) limit=(-runs=0) && shift ;;
+    --fast) sanitizers=fuzzer scratch=$HERE/.build/fast && shift ;;
     --keep) keep=yes && shift ;;
     --no-build) build='' && shift ;;
     --help | -h) usage && exit 0 ;;
@@ -63,12 +64,14 @@ if [ ${#chosen[@]} = 0 ]; then
     chosen=(*)
 fi
 
-# (The linker remarks on each symbol of the sanitizer's. SwiftPM sets its compilers' niceness back to 0 where it may; not
-# their class.)
-if [ -n "$build" ]; then chrt --idle 0 "${BUILD[@]}" 2>&1 | { grep -v 'Cannot export local symbol' || true; }; fi
-program=$("${BUILD[@]}" --show-bin-path)/Fuzz
-[ -x "$program" ] || misused "there is no $program: build it"
-program=$(nice -n 19 python3 "$HERE/link.py")
+# (Both sanitizers in one flag: of `--sanitize address --sanitize fuzzer` Swift code gets one alone, and libFuzzer is
+# blind. The linker remarks on each symbol of the sanitizer's. SwiftPM sets its compilers' niceness back to 0 where it
+# may; not their class.)
+if [ -n "$build" ]; then
+    chrt --idle 0 swift build -c release --package-path "$HERE" --scratch-path "$scratch" \
+        -Xswiftc "-sanitize=$sanitizers" "${jobs[@]}" 2>&1 | { grep -v 'Cannot export local symbol' || true; }
+fi
+[ -e "$scratch/release.yaml" ] || misused "nothing has been built in $scratch"
 
 # (A third faster; with more, an input that was found says from where its memory came.)
 export ASAN_OPTIONS=${ASAN_OPTIONS:-malloc_context_size=1:quarantine_size_mb=8}
@@ -76,6 +79,7 @@ export ASAN_OPTIONS=${ASAN_OPTIONS:-malloc_context_size=1:quarantine_size_mb=8}
 export SWIFT_BACKTRACE=enable=no
 passed=0 failed=0
 for target in "${chosen[@]}"; do
+    program=$(nice -n 19 python3 "$HERE/link.py" "$scratch" "$target")
     work=$HERE/.build/found/$target
     mkdir -p "$work/corpus"
     cd "$work"

@@ -151,6 +151,8 @@ build() {
     limited build "$BUILD_LIMIT" swift build -c release --build-tests || status=$?
     if [ "$status" = 0 ]; then
         built=yes
+        # (Nobody else builds the fuzz targets.)
+        if Fuzz/check.sh; then count fuzz-targets 1 0 0; else count fuzz-targets 0 1 1; fi
         if [ -z "${KVSERVER_BINARY:-}" ]; then
             KVSERVER_BINARY=$(swift build -c release --show-bin-path)/KVServer
             export KVSERVER_BINARY

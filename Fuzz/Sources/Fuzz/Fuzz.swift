@@ -50,6 +50,8 @@ private let targets: [String: @Sendable (UnsafeRawBufferPointer) -> Void] = [
     "envelope": fuzzEnvelope, "stored-key": fuzzStoredKey, "peer-batch": fuzzPeerBatch, "peer-answer": fuzzPeerAnswer,
     "peer-json": fuzzPeerJSON, "listing": fuzzListing, "ring-json": fuzzRingJSON, "host-record": fuzzHostRecord,
     "snapshot": fuzzSnapshot, "backup": fuzzBackup, "import": fuzzImport, "etcd": fuzzEtcd, "manifest": fuzzManifest,
+    // From the operator
+    "configuration": fuzzConfiguration,
     // What kvctl and the page read
     "status": fuzzStatus, "metrics": fuzzMetrics, "balancer": fuzzBalancer,
     // memcached

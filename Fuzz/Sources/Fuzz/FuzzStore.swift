@@ -101,7 +101,7 @@ struct NoOperators: OperatorService {
     func metrics() async -> ByteBuffer { ByteBuffer() }
     func plan(_ request: ChangeRequest) async throws(OperatorError) -> ByteBuffer { ByteBuffer() }
     func copies(
-        of key: Key, at holders: [NodeID], here: Result<Envelope?, OperationFailure>
+        of key: Key, at holders: [NodeID], here: @escaping @Sendable () async -> Result<Envelope?, OperationFailure>
     ) async -> ByteBuffer { ByteBuffer() }
     func watchRing(_ tell: @Sendable (ByteBuffer) async throws -> Bool) async throws {}
     func peerCall(_ name: String, _ body: ByteBuffer) async throws(PeerCallError) -> ByteBuffer { body }

@@ -3,6 +3,7 @@
 private import Control
 private import FoundationEssentials
 private import HashRing
+private import Supervision
 
 /// Nodes' statuses, as kvctl and the page read them: whatever a node says, there is something to show.
 @Sendable func fuzzStatus(_ bytes: UnsafeRawBufferPointer) {
@@ -22,7 +23,22 @@ private import HashRing
     _ = try? ChangePreview(.exactly(.remove(node: status.node)), of: status.document).estimatedPairs(held: held)
 }
 
-/// Nodes' metrics, likewise.
+/// A node's configuration file: what is taken a worker reads again, and what is refused is said in one line.
+@Sendable func fuzzConfiguration(_ bytes: UnsafeRawBufferPointer) {
+    do throws(ConfigurationError) {
+        let file = try ConfigurationLayer(json: bytes, path: "file")
+        let configuration = try ServerConfiguration([file])
+        guard let line = try? configuration.encoded, let again = try? ServerConfiguration(encoded: line) else {
+            fatalError("a worker can't read it")
+        }
+        hold(again == configuration && !line.utf8.contains(UInt8(ascii: "\n")), "a worker reads another one")
+        _ = configuration.allowedPeers
+    } catch {
+        hold(!error.description.isEmpty && !error.isUsage, "it is said otherwise")
+    }
+}
+
+/// Nodes' metrics: whatever a node says, there is something to show.
 @Sendable func fuzzMetrics(_ bytes: UnsafeRawBufferPointer) {
     let middle = bytes.count / 2
     let before = MetricsText.samples(String(decoding: bytes[..<middle], as: UTF8.self))

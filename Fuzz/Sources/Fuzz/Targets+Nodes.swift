@@ -15,6 +15,7 @@ private import NIOCore
     let value = envelope.value
     hold(value.readableBytes <= bytes.count - Envelope.headerBytes, "more value than bytes")
     hold(!envelope.isTombstone || value.readableBytes == 0, "a tombstone with a value")
+    hold(!(envelope.isTombstone && UploadLabel.isWanted(envelope)), "chunks of which the label is gone are wanted")
     hold(Envelope(envelope.head.buffer)?.value.readableBytes == 0, "a head that is none")
     let version = Version(time: 1 << 40, writer: 9)
     let type = envelope.contentType
@@ -22,6 +23,11 @@ private import NIOCore
     hold(envelope.version == version && envelope.value == value && envelope.contentType == type, "a stamp changes it")
     // What an encoder makes of it says the same.
     let key = envelope.keyInside.flatMap { Key(Array($0.readableBytesView)) } ?? Key([1])!
+    let label = StoredKey(key)
+    let isWanted = [UploadLabel.envelope(of: key, under: label), UploadLabel.condemned(of: key, under: label)].map {
+        Envelope($0.buffer).map(UploadLabel.isWanted)
+    }
+    hold(isWanted == [true, false], "a label that says something else")
     let again = Envelope(
         key: key, storedKey: StoredKey(key), value: value, version: version, isTombstone: envelope.isTombstone,
         contentType: type, expiryMilliseconds: envelope.expiryMilliseconds, clientFlags: envelope.clientFlags)
@@ -141,6 +147,8 @@ private func roundTrip<Value: Codable & Equatable>(_ type: Value.Type, _ bytes: 
 @Sendable func fuzzPeerJSON(_ bytes: UnsafeRawBufferPointer) {
     let data = Data(bytes)
     let decoder = JSONDecoder()
+    // (What is no JSON at all is so for each of them.)
+    guard (try? decoder.decode(AnyJSON.self, from: data)) != nil else { return }
     let types: [any Codable.Type] = [
         PeerMessage.RingExchange.self, PeerMessage.PromiseRequest.self, PeerMessage.PromiseAnswer.self,
         PeerMessage.Release.self, PeerMessage.Announcement.self, PeerMessage.AnnouncementAnswer.self,
@@ -154,6 +162,10 @@ private func roundTrip<Value: Codable & Equatable>(_ type: Value.Type, _ bytes: 
             hold((try? JSONEncoder().encode(value)) != nil, "it can't be encoded")
         }
     }
+}
+
+private struct AnyJSON: Decodable {
+    init(from decoder: any Decoder) {}
 }
 
 /// All that a decoder finds in a stream that comes in such pieces, until it finds an error.
