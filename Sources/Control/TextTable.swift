@@ -51,7 +51,7 @@ package enum Figures {
 
     /// `45 s`, `3 min 20 s`, `2 h 5 min`.
     package static func duration(seconds: Double) -> String {
-        guard seconds.isFinite, seconds < 1e9 else { return "long" }
+        guard abs(seconds) < 1e9 else { return "long" }
         let whole = Int(seconds.rounded())
         if whole < 60 { return "\(whole) s" }
         if whole < 3600 { return "\(whole / 60) min \(whole % 60) s" }

@@ -139,6 +139,10 @@ private func document(replicas: Int, _ seats: [(Int, Int)]) -> RingDocument {
         #expect([0, 1023, 1536, 5 * 1024 * 1024].map(Figures.bytes) == ["0 B", "1023 B", "1.5 KiB", "5.0 MiB"])
         #expect(
             [0.4, 59, 200, 7500].map { Figures.duration(seconds: $0) } == ["0 s", "59 s", "3 min 20 s", "2 h 5 min"])
+        // (Nodes may say anything.)
+        for odd in [Double.nan, .infinity, -.infinity, 1e300, -1e300] {
+            #expect(Figures.duration(seconds: odd) == "long" && Figures.decimal(odd, places: 1) == "-")
+        }
         #expect(Figures.decimal(-0.04, places: 1) == "0.0" && Figures.decimal(12.345, places: 2) == "12.35")
         #expect(Figures.decimal(.nan, places: 1) == "-" && Figures.decimal(1.05, places: 0) == "1")
         #expect(Figures.percent(1, of: 3) == "33.3 %" && Figures.percent(1, of: 0) == "-")
