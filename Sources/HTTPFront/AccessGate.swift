@@ -84,6 +84,7 @@ package struct AccessGate: Sendable {
         package init(_ headers: HTTPHeaders, at address: IPAddress?) {
             self.address = address
             for (name, value) in headers {
+                let value = String(value.trimmingBlanks)
                 switch name.lowercased() {
                 case "authorization": authorizations.append(value)
                 case "host": hosts.append(value)

@@ -244,10 +244,11 @@ package struct HeadReading {
 }
 
 extension String {
-    /// Without the blanks that may stand behind a field's value.
-    fileprivate var trimmingBlanks: Substring {
+    /// Without the blanks that may stand behind a field's value, and are no part of it (RFC 9110, section 5.5). The
+    /// decoder leaves them.
+    var trimmingBlanks: Substring {
         var rest = self[...]
-        while rest.last == " " { rest.removeLast() }
+        while rest.last == " " || rest.last == "\t" { rest.removeLast() }
         return rest
     }
 
