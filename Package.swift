@@ -144,6 +144,10 @@ let package = Package(
         .target(
             name: "TestSupport", dependencies: ["Cluster", "KeyValue", "HashRing", nioCore, nioHTTP1, nioEmbedded],
             path: "Tests/TestSupport", swiftSettings: settings),
+        // What Tests/bench/instructions.py counts, beside whole requests.
+        .executableTarget(
+            name: "Microbenchmarks", dependencies: ["HTTPFront", "KeyValue", "HashRing", nioCore],
+            path: "Tests/bench/Microbenchmarks", swiftSettings: settings, linkerSettings: ofPrograms),
         .testTarget(name: "TelemetryTests", dependencies: ["Telemetry", metrics], swiftSettings: settings),
         .testTarget(
             name: "AccessControlTests", dependencies: ["AccessControl", "HashRing", "TestSupport"],

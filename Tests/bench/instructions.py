@@ -1,12 +1,13 @@
 #!/usr/bin/env python3
 # SPDX-License-Identifier: Apache-2.0
-"""How many instructions a worker takes for a request, counted by valgrind's callgrind: the same from run to run, whatever else the
-machine does, where times are not.
+"""How many instructions a worker takes for a request, and its parts for theirs, counted by valgrind's callgrind: the same from run to
+run, whatever else the machine does, where times are not.
 
-    Tests/bench/instructions.py [--work get,post,memcached] [--connections 32] [--profile DIRECTORY] [--check] [BINARY ...]
+    Tests/bench/instructions.py [--work get,post,memcached,slot,…] [--connections 32] [--profile DIRECTORY] [--check] [BINARY ...]
 
-One node with one worker; each of the connections sends a request and waits for its answer, all at once. Instructions in the kernel and in
-memcached are not counted. What the worker does beside (heartbeats, samples) is: it is measured without requests, and taken away.
+`get`, `post`, `keys`, `memcached`: one node with one worker; each of the connections sends a request and waits for its answer, all at once.
+Instructions in the kernel and in memcached are not counted. What the worker does beside (heartbeats, samples) is: it is measured without
+requests, and taken away. Anything else is a part, which `Microbenchmarks` (built beside KVServer) does some thousand times.
 
     --profile  keeps callgrind's files there; callgrind_annotate and `swift demangle` show where the instructions go
     --check    fails where a figure is more than a twentieth above Tests/bench/instructions.json
@@ -49,6 +50,9 @@ REQUESTS = {
     "memcached": lambda key: f"get {key}\r\n",
 }
 ENDS = {"memcached": b"END\r\n"}
+PARTS = ("slot", "envelope-write", "envelope-read", "batch-write", "batch-read", "request-read", "form-read", "answer-write")
+#: How often a part is done; what the second takes more than the first is what they took.
+TIMES = (500, 2500)
 
 
 def slowly(seconds, what, predicate, interval=0.05):
@@ -115,9 +119,21 @@ exec valgrind --quiet --tool=callgrind --trace-children=yes --instr-atstart=no -
         cluster.end()
 
 
+def count_part(program, part, files):
+    counted = []
+    for times in TIMES:
+        ran = subprocess.run(["valgrind", "--tool=callgrind", f"--callgrind-out-file={files}.{times}", program, part, str(times)],
+                             capture_output=True, text=True)
+        found = re.search(r"Collected *: (\d+)", ran.stderr)
+        if ran.returncode != 0 or not found:
+            sys.exit(f"{part} could not be counted: {ran.stderr}{ran.stdout}")
+        counted.append(int(found.group(1)))
+    return (counted[1] - counted[0]) / (TIMES[1] - TIMES[0])
+
+
 def main():
     parser = argparse.ArgumentParser()
-    parser.add_argument("--work", default="get,post,memcached")
+    parser.add_argument("--work", default=",".join(("get", "post", "memcached", *PARTS)))
     parser.add_argument("--connections", type=int, default=32)
     parser.add_argument("--rounds", type=int, default=60)
     parser.add_argument("--port", type=int, default=18811)
@@ -134,12 +150,14 @@ def main():
             with tempfile.TemporaryDirectory() as name:
                 directory = Path(name)
                 stripped = directory / "stripped"
-                subprocess.run(["strip", "-g", "-o", stripped, binary], check=True)
+                program = binary.with_name("Microbenchmarks") if work in PARTS else binary
+                subprocess.run(["strip", "-g", "-o", stripped, program], check=True)
                 kept = options.profile or directory
                 kept.mkdir(parents=True, exist_ok=True)
-                figure = count(stripped, work, options, directory, kept.resolve() / f"{work}.{place}")
+                files = kept.resolve() / f"{work}.{place}"
+                figure = count_part(stripped, work, files) if work in PARTS else count(stripped, work, options, directory, files)
             before = noted.get(work)
-            print(f"{binary} {work}: {figure:.0f} instructions a request" + (f", {figure / before:.3f} of what was noted" if before else ""))
+            print(f"{binary} {work}: {figure:.0f} instructions" + (f", {figure / before:.3f} of what was noted" if before else ""))
             found[work] = round(figure)
             if before and figure > ALLOWED_GROWTH * before:
                 grown.append(work)
