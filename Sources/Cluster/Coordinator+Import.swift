@@ -11,7 +11,10 @@ extension Coordinator {
         _ key: StoredKey, _ record: Envelope, completion: @escaping (Result<Bool, OperationFailure>) -> Void
     ) {
         let deadline = NIODeadline.now() + requestTime
-        ReadRun(self, key.slot, key, Consistency(.strict), deadline: deadline, for: nil) { result in
+        ReadRun(
+            coordinator: self, slot: key.slot, key: key, consistency: Consistency(.strict), deadline: deadline,
+            trace: nil
+        ) { result in
             switch result {
             case .failure(let failure): completion(.failure(failure))
             case .success(let held?) where held.version >= record.version: completion(.success(false))

@@ -47,7 +47,7 @@ package final class Coordinator {
     let requestTime: TimeAmount
     private var remotes: [NodeID: RemoteReplica] = [:]
     /// The replica of each placement that one node holds alone, by the table's placement index.
-    private var soleReplicas: [(any Replica)?] = []
+    @exclusivity(unchecked) private var soleReplicas: [(any Replica)?] = []
     private var parked: [Parked] = []
     private var isSweepScheduled = false
     /// Oldest first: all have the same patience.
@@ -187,8 +187,8 @@ package final class Coordinator {
         completion: @escaping (Result<Envelope?, OperationFailure>) -> Void
     ) {
         ReadRun(
-            self, slot, key, consistency ?? defaults.reads,
-            deadline: .now() + requestTime - Coordinator.answerTime, for: asker, completion: completion
+            coordinator: self, slot: slot, key: key, consistency: consistency ?? defaults.reads,
+            deadline: .now() + requestTime - Coordinator.answerTime, trace: asker, completion: completion
         ).begin()
     }
 

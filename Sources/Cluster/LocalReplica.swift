@@ -54,8 +54,9 @@ package final class LocalReplica: Replica {
         waitingWrites.removeAll(keepingCapacity: true)
         // By themselves, so that no read waits for a write.
         for legs in [reads, writes] where !legs.isEmpty {
-            submit(legs.map(\.operation), deadline: legs.map(\.deadline).min() ?? .now()) { outcomes, _ in
-                for (leg, outcome) in zip(legs, outcomes) { leg.completion(outcome) }
+            let deadline = legs.reduce(legs[0].deadline) { min($0, $1.deadline) }
+            submit(legs.map { $0.operation }, deadline: deadline) { outcomes, _ in
+                for index in legs.indices { legs[index].completion(outcomes[index]) }
             }
         }
     }

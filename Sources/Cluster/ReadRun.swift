@@ -7,28 +7,16 @@ internal import NIOCore
 internal import RequestTracing
 
 /// One client's read, from its first look at the ring to its answer. It begins again whenever the ring moves on.
-final class ReadRun {
-    private let coordinator: Coordinator
-    private let slot: Slot
-    private let key: StoredKey
-    private let consistency: Consistency
-    private let deadline: NIODeadline
-    private let trace: RequestTrace?
-    private let completion: (Result<Envelope?, OperationFailure>) -> Void
-    private var tries = 0
-
-    init(
-        _ coordinator: Coordinator, _ slot: Slot, _ key: StoredKey, _ consistency: Consistency, deadline: NIODeadline,
-        for trace: RequestTrace?, completion: @escaping (Result<Envelope?, OperationFailure>) -> Void
-    ) {
-        self.coordinator = coordinator
-        self.slot = slot
-        self.key = key
-        self.consistency = consistency
-        self.deadline = deadline
-        self.trace = trace
-        self.completion = completion
-    }
+struct ReadRun {
+    let coordinator: Coordinator
+    let slot: Slot
+    let key: StoredKey
+    let consistency: Consistency
+    let deadline: NIODeadline
+    let trace: RequestTrace?
+    /// How often it may still begin.
+    var triesLeft = 1 + Limits.ringRetries
+    let completion: (Result<Envelope?, OperationFailure>) -> Void
 
     func begin() {
         guard let view = coordinator.view else { return waitForRing(seen: nil) }
@@ -37,9 +25,9 @@ final class ReadRun {
             replica.send(
                 Leg(.read(key), epoch: table.document.epoch, deadline: deadline, for: trace) { outcome in
                     switch outcome {
-                    case .record(let envelope): self.completion(.success(envelope))
-                    case .failed(.staleRing): self.waitForRing(seen: view)
-                    case let other: self.completion(.failure(Optional(other).asFailure.asNotApplied))
+                    case .record(let envelope): completion(.success(envelope))
+                    case .failed(.staleRing): waitForRing(seen: view)
+                    case let other: completion(.failure(Optional(other).asFailure.asNotApplied))
                     }
                 })
         } else {
@@ -52,11 +40,12 @@ final class ReadRun {
     }
 
     private func waitForRing(seen: RingView?) {
-        tries += 1
-        guard tries <= Limits.ringRetries else { return completion(.failure(.notApplied(.noRing))) }
-        if let now = coordinator.view, now.stamp != seen?.stamp { return begin() }
-        coordinator.park(until: deadline) { isLate in
-            if isLate { self.completion(.failure(.notApplied(.noRing))) } else { self.begin() }
+        var next = self
+        next.triesLeft -= 1
+        guard next.triesLeft > 0 else { return completion(.failure(.notApplied(.noRing))) }
+        if let now = coordinator.view, now.stamp != seen?.stamp { return next.begin() }
+        coordinator.park(until: deadline) { [next] isLate in
+            if isLate { next.completion(.failure(.notApplied(.noRing))) } else { next.begin() }
         }
     }
 

@@ -59,14 +59,28 @@ package struct AnswerQueue<Request> {
     }
 
     private enum Phase {
-        case waiting(Request, isSafe: Bool)
-        case running(isSafe: Bool)
+        case waiting(Request)
+        case running
         case answered(Answer)
     }
 
     private struct Entry {
         var phase: Phase
+        /// Whether it changes nothing.
+        var isSafe = true
         var trait: Trait
+
+        var isWaiting: Bool { if case .waiting = phase { true } else { false } }
+        var isRunning: Bool { if case .running = phase { true } else { false } }
+        var isAnswered: Bool { if case .answered = phase { true } else { false } }
+
+        /// (Requests and answers are handed over, not copied.)
+        mutating func run() -> Request? {
+            var phase = Phase.running
+            swap(&phase, &self.phase)
+            if case .waiting(let request) = phase { return request }
+            return nil
+        }
     }
 
     /// Those before `start` are gone. (An array is read in place, where a queue's elements would be copied.)
@@ -86,7 +100,7 @@ package struct AnswerQueue<Request> {
     package var isEmpty: Bool { entries.count == start }
 
     package mutating func append(_ request: Request, isSafe: Bool, _ trait: Trait) {
-        entries.append(Entry(phase: .waiting(request, isSafe: isSafe), trait: trait))
+        entries.append(Entry(phase: .waiting(request), isSafe: isSafe, trait: trait))
     }
 
     /// A request that is refused without being done.
@@ -97,13 +111,12 @@ package struct AnswerQueue<Request> {
     /// The next request that may begin; it counts as running from now on.
     package mutating func begin() -> (id: ID, request: Request)? {
         while nextIndex < entries.count {
-            guard case .waiting(_, let isSafe) = entries[nextIndex].phase else {
+            guard entries[nextIndex].isWaiting else {
                 nextIndex += 1
                 continue
             }
-            guard !isUnsafeRunning, isSafe || running == 0 else { return nil }
-            guard case .waiting(let request, _) = entries[nextIndex].phase else { return nil }
-            entries[nextIndex].phase = .running(isSafe: isSafe)
+            let isSafe = entries[nextIndex].isSafe
+            guard !isUnsafeRunning, isSafe || running == 0, let request = entries[nextIndex].run() else { return nil }
             running += 1
             isUnsafeRunning = !isSafe
             let id = ID(number: firstNumber + UInt64(nextIndex - start))
@@ -133,22 +146,19 @@ package struct AnswerQueue<Request> {
 
     /// The answer of a request that is running; false where there is no such request (any more).
     package mutating func complete(_ id: ID, _ answer: Answer) -> Bool {
-        guard let index = index(of: id), case .running(let isSafe) = entries[index].phase else { return false }
+        guard let index = index(of: id), entries[index].isRunning else { return false }
         entries[index].phase = .answered(answer)
-        running -= 1
-        if !isSafe { isUnsafeRunning = false }
+        stopped(entries[index].isSafe)
         return true
     }
 
     /// What is at the head of the queue. An answer is taken away with it: it is to be written now.
     package mutating func takeFront() -> Front {
         guard !isEmpty else { return .none }
-        guard case .answered(let answer) = entries[start].phase else {
-            return .unfinished(ID(number: firstNumber), entries[start].trait)
-        }
-        let trait = entries[start].trait
-        removeFront()
-        return .answer(answer, trait)
+        guard entries[start].isAnswered else { return .unfinished(ID(number: firstNumber), entries[start].trait) }
+        let front = takeEntry()
+        guard case .answered(let answer) = front.phase else { preconditionFailure("it was looked at above") }
+        return .answer(answer, front.trait)
     }
 
     /// Whether this request's answer is the next to go out.
@@ -157,25 +167,36 @@ package struct AnswerQueue<Request> {
     /// Takes the head of the queue away: its answer has been written.
     package mutating func removeFront() {
         guard !isEmpty else { return }
-        if case .running(let isSafe) = entries[start].phase {
-            running -= 1
-            if !isSafe { isUnsafeRunning = false }
-        }
-        // (What it holds is given up now, its place when many have gone.)
-        entries[start].phase = .running(isSafe: true)
+        let front = takeEntry()
+        if front.isRunning { stopped(front.isSafe) }
+    }
+
+    private mutating func stopped(_ isSafe: Bool) {
+        running -= 1
+        if !isSafe { isUnsafeRunning = false }
+    }
+
+    /// The queue is not empty.
+    private mutating func takeEntry() -> Entry {
         firstNumber += 1
-        start += 1
-        if start == entries.count {
+        if count == 1 {
+            let entry = entries.removeLast()
             entries.removeAll(keepingCapacity: entries.capacity <= AnswerQueue.keptPlaces)
             nextIndex = 0
             start = 0
-        } else {
-            nextIndex = max(start, nextIndex)
-            guard start > AnswerQueue.keptPlaces else { return }
+            return entry
+        }
+        let entry = entries[start]
+        // (What it holds is given up now, its place when many have gone.)
+        entries[start].phase = .running
+        start += 1
+        nextIndex = max(start, nextIndex)
+        if start > AnswerQueue.keptPlaces {
             entries.removeSubrange(..<start)
             nextIndex -= start
             start = 0
         }
+        return entry
     }
 
     /// Of how many requests the places are kept.

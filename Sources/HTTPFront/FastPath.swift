@@ -28,19 +28,23 @@ package enum FastPath {
         in buffer: ByteBuffer, bodyLimit: Int, tokens: TokenSet? = nil
     ) -> (request: FrontRequest, trace: RequestTrace?, length: Int)? {
         let head = buffer.withUnsafeReadableBytes { Reader(bytes: $0).readHead(tokens) }
-        guard var head, head.bodyLength <= min(bodyLimit, buffer.readableBytes - head.length) else { return nil }
+        guard let head, head.bodyLength <= min(bodyLimit, buffer.readableBytes - head.length) else { return nil }
+        var body = ByteBuffer()
         if head.bodyLength > 0 {
-            guard let body = buffer.getSlice(at: buffer.readerIndex + head.length, length: head.bodyLength) else {
+            guard let sent = buffer.getSlice(at: buffer.readerIndex + head.length, length: head.bodyLength) else {
                 return nil
             }
-            head.request.body = body
+            body = sent
         }
-        return (head.request, head.trace, head.length + head.bodyLength)
+        let request = FrontRequest(
+            route: .pair, method: head.method, target: head.target, pathLength: path.utf8CodeUnitCount, body: body)
+        return (request, head.trace, head.length + head.bodyLength)
     }
 
     /// The first bytes of a request, up to its body.
     private struct Head {
-        var request: FrontRequest
+        let method: Methods
+        let target: String
         let trace: RequestTrace?
         let length: Int
         let bodyLength: Int
@@ -66,7 +70,6 @@ package enum FastPath {
             if skip("GET ") { method = .get } else if skip("POST ") { method = .post } else { return nil }
             let targetStart = position
             guard skip(path) else { return nil }
-            let pathLength = position - targetStart
             if method == .get {
                 guard skip("?") else { return nil }
                 _ = skip(while: Reader.isOfTarget)
@@ -79,10 +82,9 @@ package enum FastPath {
                     return nil
                 }
             }
-            let text = String(decoding: bytes[target], as: UTF8.self)
             return Head(
-                request: FrontRequest(route: .pair, method: method, target: text, pathLength: pathLength),
-                trace: trace, length: position, bodyLength: bodyLength)
+                method: method, target: String(decoding: bytes[target], as: UTF8.self), trace: trace, length: position,
+                bodyLength: bodyLength)
         }
 
         private var trace: RequestTrace? {

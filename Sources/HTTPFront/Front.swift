@@ -44,7 +44,7 @@ package final class Front {
     package let failpoints: Failpoints
     package let patience: Patience
     /// Who is let in; nil: everybody.
-    package var gate: AccessGate?
+    @exclusivity(unchecked) package var gate: AccessGate?
     /// Whether other nodes show certificates, which then have to be for the addresses that they say they are at.
     package var hasPeerCertificates = false
     /// Whose pages may use `/keys` from a browser; nil: nobody's.
@@ -64,7 +64,7 @@ package final class Front {
     package var onGone: () -> Void = {}
 
     /// Bytes that another front holds, which count for the same bound.
-    package var heldElsewhere: () -> Int = { 0 }
+    @exclusivity(unchecked) package var heldElsewhere: () -> Int = { 0 }
     /// For connections, these and any other front's.
     let room: ConnectionRoom
 
@@ -85,6 +85,8 @@ package final class Front {
 
     /// Answers are handed to the channel in pieces of about this many bytes, so that it can say when it has enough.
     static let writtenBytes = 32 << 10
+    /// As much memory as this a connection keeps for its next answer: one of a short value, with its head.
+    static let keptBytes = 1 << 10
     /// How late a deadline may be noticed.
     package static let sweepInterval = TimeAmount.milliseconds(250)
 

@@ -24,7 +24,8 @@ package final class FrontMetrics {
     }
 
     private let factory: any MetricsFactory
-    private var timers: [Timer?]
+    // (`unchecked`: see `HTTPFrontHandler`.)
+    @exclusivity(unchecked) private var timers: [Timer?]
     private let accepted: Counter
 
     /// Each status that there is has a place; its number less the least is where that stands.

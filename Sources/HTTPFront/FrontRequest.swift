@@ -10,50 +10,62 @@ package struct FrontRequest: Sendable {
     package let route: Route
     /// GET also stands for HEAD.
     package let method: Methods
-    /// ASCII alone.
-    package let target: String
-    package let pathLength: Int
-    package var body = ByteBuffer()
-    /// Nil for the common request: it is copied on its way, and this would be most of it.
-    private var rarities: Rarities?
+    /// (One object: a request is copied many times on its way.)
+    private var contents: Contents
 
-    package init(route: Route, method: Methods, target: String, pathLength: Int) {
+    package init(route: Route, method: Methods, target: String, pathLength: Int, body: ByteBuffer = ByteBuffer()) {
         self.route = route
         self.method = method
-        self.target = target
-        self.pathLength = pathLength
+        self.contents = Contents(Parts(target: target, pathLength: pathLength, body: body))
+    }
+
+    /// ASCII alone.
+    package var target: String { contents.parts.target }
+
+    package var pathLength: Int { contents.parts.pathLength }
+
+    package var body: ByteBuffer {
+        get { contents.parts.body }
+        set { change { $0.body = newValue } }
     }
 
     /// What has become of a body that is too large for one item.
     package var upload: NIOLoopBound<Upload>? {
-        get { rarities?.upload }
-        set { rarities = Rarities(upload: newValue, precondition, representation) }
+        get { contents.parts.upload }
+        set { change { $0.upload = newValue } }
     }
 
     /// What the request wants to be so of the pair; empty on routes that have none.
     package var precondition: Precondition {
-        get { rarities?.precondition ?? Precondition() }
-        set { rarities = Rarities(upload: upload, newValue, representation) }
+        get { contents.parts.precondition ?? Precondition() }
+        set { change { $0.precondition = newValue } }
     }
 
     /// Of the value that is sent or wanted; only `.key` looks at them.
     package var representation: RepresentationFields {
-        get { rarities?.representation ?? RepresentationFields() }
-        set { rarities = Rarities(upload: upload, precondition, newValue) }
+        get { contents.parts.representation ?? RepresentationFields() }
+        set { change { $0.representation = newValue } }
     }
 
-    private final class Rarities: Sendable {
-        let upload: NIOLoopBound<Upload>?
-        let precondition: Precondition
-        let representation: RepresentationFields
+    private mutating func change(_ change: (inout Parts) -> Void) {
+        var parts = contents.parts
+        change(&parts)
+        contents = Contents(parts)
+    }
 
-        init(
-            upload: NIOLoopBound<Upload>?, _ precondition: Precondition, _ representation: RepresentationFields
-        ) {
-            self.upload = upload
-            self.precondition = precondition
-            self.representation = representation
-        }
+    private struct Parts: Sendable {
+        let target: String
+        let pathLength: Int
+        var body: ByteBuffer
+        var upload: NIOLoopBound<Upload>?
+        var precondition: Precondition?
+        var representation: RepresentationFields?
+    }
+
+    private final class Contents: Sendable {
+        let parts: Parts
+
+        init(_ parts: Parts) { self.parts = parts }
     }
 
     /// The rest of the path behind a route's prefix, undecoded.

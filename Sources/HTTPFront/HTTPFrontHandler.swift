@@ -58,6 +58,8 @@ package final class HTTPFrontHandler: ChannelInboundHandler {
 
     // What goes out.
     @exclusivity(unchecked) private var out = ByteBuffer()
+    /// What the channel was given last, whose memory serves again once it is sent.
+    @exclusivity(unchecked) private var given: ByteBuffer?
     /// Whether the channel was given something that it was not told to send.
     @exclusivity(unchecked) private var isUnflushed = false
     @exclusivity(unchecked) private var isReading = false
@@ -366,6 +368,7 @@ package final class HTTPFrontHandler: ChannelInboundHandler {
         // (Taken first: the channel may ask for more while it is given this.)
         let bytes = out
         out = ByteBuffer()
+        if bytes.capacity <= Front.keptBytes { given = bytes }
         write(bytes)
     }
 
@@ -374,6 +377,11 @@ package final class HTTPFrontHandler: ChannelInboundHandler {
         guard isUnflushed else { return }
         isUnflushed = false
         context?.flush()
+        guard var sent = given else { return }
+        given = nil
+        // (Where the channel still holds it, this is other memory.)
+        sent.clear()
+        if out.capacity == 0 { out = sent }
     }
 
     func flush() {

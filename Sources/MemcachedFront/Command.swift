@@ -29,7 +29,7 @@ package struct Command: Hashable, Sendable {
         }
     }
 
-    package enum Verb: String, CaseIterable, Sendable {
+    package enum Verb: UInt8, CaseIterable, Sendable {
         case get, gets, gat, gats
         case set, add, replace, append, prepend, cas
         case delete, incr, decr, touch
@@ -37,6 +37,22 @@ package struct Command: Hashable, Sendable {
         case version, verbosity, stats, quit
         /// One that is known and not served, or not known.
         case none
+
+        /// What a line begins with; `none` where that is no command.
+        init(named name: UnsafeRawBufferPointer) {
+            let place = name.count <= Verb.longestName ? Verb.names.firstIndex(of: Verb.packed(name)) : nil
+            self = place.flatMap { Verb(rawValue: UInt8($0)) } ?? .none
+        }
+
+        var name: String { String(describing: self) }
+
+        /// By their raw values, each as one number, so that none has to be made a `String` of.
+        private static let names = ContiguousArray(allCases.map { packed($0.name.utf8) })
+        private static let longestName = 15
+
+        private static func packed(_ name: some Sequence<UInt8>) -> UInt128 {
+            name.reduce(1) { $0 << 8 | UInt128($1) }
+        }
 
         var isStorage: Bool {
             switch self {

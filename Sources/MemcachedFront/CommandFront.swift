@@ -24,6 +24,9 @@ package final class CommandFront {
         package init() {}
     }
 
+    // (As with `CommandHandler`: what every command looks at is `unchecked`, for it is never lent to a call that might
+    // look at it again.)
+
     package let loop: any EventLoop
     package let store: any PairStore
     package let patience: Patience
@@ -34,19 +37,19 @@ package final class CommandFront {
     let room: ConnectionRoom
     let started = NIODeadline.now()
     /// Bytes that another front holds, which count for the same bound.
-    package var heldElsewhere: () -> Int = { 0 }
+    @exclusivity(unchecked) package var heldElsewhere: () -> Int = { 0 }
     /// Called once the worker is leaving and its last connection is gone.
     package var onGone: () -> Void = {}
 
-    package private(set) var isLeaving = false
+    @exclusivity(unchecked) package private(set) var isLeaving = false
     /// The time of the last sweep: good enough for deadlines of seconds, and free.
-    package private(set) var roughNow: NIODeadline
+    @exclusivity(unchecked) package private(set) var roughNow: NIODeadline
     /// Bytes of values being received and of answers that wait; see `Limits.frontBytes`.
-    package private(set) var heldBytes = 0
+    @exclusivity(unchecked) package private(set) var heldBytes = 0
 
     private var connections: [CommandHandler] = []
-    private var unflushed: [CommandHandler] = []
-    private var isFlushScheduled = false
+    @exclusivity(unchecked) private var unflushed: [CommandHandler] = []
+    @exclusivity(unchecked) private var isFlushScheduled = false
     private var isSweeping = false
 
     /// Answers are handed to the channel in pieces of about this many bytes, so that it can say when it has enough.

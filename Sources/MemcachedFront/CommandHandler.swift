@@ -25,8 +25,8 @@ package final class CommandHandler: ChannelDuplexHandler {
     @exclusivity(unchecked) private var context: ChannelHandlerContext?
 
     // What comes in.
-    private var parser = CommandParser()
-    private var input = ByteBuffer()
+    @exclusivity(unchecked) private var parser = CommandParser()
+    @exclusivity(unchecked) private var input = ByteBuffer()
     /// Of `input`, as the front counts it.
     @exclusivity(unchecked) private var heldInput = 0
     /// Since when there are bytes of a command that is not whole, and how many have come since.
@@ -44,9 +44,9 @@ package final class CommandHandler: ChannelDuplexHandler {
 
     // What is being done.
     @exclusivity(unchecked) private var queue = CommandQueue()
-    private var gets: [CommandID: GetRun] = [:]
+    @exclusivity(unchecked) private var gets: [CommandID: GetRun] = [:]
     /// Single values that are given out in pieces, and what their commands take until then.
-    private var streams: [CommandID: (stream: ValueStream, heldBytes: Int)] = [:]
+    @exclusivity(unchecked) private var streams: [CommandID: (stream: ValueStream, heldBytes: Int)] = [:]
     @exclusivity(unchecked) private var heldBytes = 0
     @exclusivity(unchecked) private var isAdvancing = false
     @exclusivity(unchecked) private var hasNews = false
@@ -369,7 +369,7 @@ package final class CommandHandler: ChannelDuplexHandler {
                 refuse(failure, trait, isCut: false)
                 return true
             case .end:
-                write(Reply("END"))
+                write(.end)
                 front.metrics.answered(trait.verb, run.hasHit ? .hit : .miss, since: trait.since)
                 return true
             }

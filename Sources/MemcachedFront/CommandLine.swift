@@ -20,21 +20,28 @@ struct CommandLine {
     private let verb: Command.Verb
 
     init(_ line: ByteBuffer) {
-        words = line.readableBytesView.split(separator: UInt8(ascii: " "))
-        verb = words.first.map(CommandLine.verb) ?? .none
-    }
-
-    private static func verb(_ word: Word) -> Command.Verb {
-        // (`none` is no command.)
-        let verb = Command.Verb(rawValue: String(decoding: word.prefix(16), as: UTF8.self)) ?? .none
-        return word.count > 16 ? .none : verb
+        // (In the buffer's own memory: a view looks at each byte through the buffer.)
+        (words, verb) = line.withUnsafeReadableBytes { bytes in
+            var words: [Word] = []
+            var verb = Command.Verb.none
+            var start = 0
+            for end in 0...bytes.count where end == bytes.count || bytes[end] == UInt8(ascii: " ") {
+                if end > start, let word = line.viewBytes(at: line.readerIndex + start, length: end - start) {
+                    if words.isEmpty {
+                        verb = Command.Verb(named: UnsafeRawBufferPointer(rebasing: bytes[start..<end]))
+                    }
+                    words.append(word)
+                }
+                start = end + 1
+            }
+            return (words, verb)
+        }
     }
 
     /// Whether a line that begins so may be a long one, which asks for many keys.
-    static func mayBeLong(_ bytes: ByteBufferView) -> Bool {
-        guard bytes.first == UInt8(ascii: "g") else { return false }
+    static func mayBeLong(_ bytes: UnsafeRawBufferPointer) -> Bool {
         let word = bytes.prefix(5).prefix { $0 != UInt8(ascii: " ") }
-        return word.count < 5 && verb(word).isRetrieval
+        return word.count < 5 && Command.Verb(named: UnsafeRawBufferPointer(rebasing: word)).isRetrieval
     }
 
     /// A request of HTTP's, which a browser was talked into: memcached hangs up on it, too.

@@ -7,19 +7,19 @@ internal import NIOCore
 /// when it is done where it wants none. Belongs to the front's event loop.
 package final class CommandMetrics {
     private let factory: any MetricsFactory
-    private var timers: [Timer?]
+    // (`unchecked`: see `CommandHandler`.)
+    @exclusivity(unchecked) private var timers: [Timer?]
     private let accepted: Counter
     /// Of this worker, for `stats`: by verb and outcome.
-    private var counts: [Int]
+    @exclusivity(unchecked) private var counts: [Int]
     private(set) var acceptedCount = 0
 
-    private static let places: [Command.Verb: Int] = Dictionary(
-        uniqueKeysWithValues: Command.Verb.allCases.enumerated().map { ($1, $0) })
+    private static let outcomes = CommandAnswer.Outcome.allCases.count
 
     /// - Parameter factory: nil: the process's.
     package init(factory: (any MetricsFactory)? = nil) {
         let factory = factory ?? MetricsSystem.factory
-        let size = Command.Verb.allCases.count * CommandAnswer.Outcome.allCases.count
+        let size = Command.Verb.allCases.count * CommandMetrics.outcomes
         self.factory = factory
         self.timers = Array(repeating: nil, count: size)
         self.counts = Array(repeating: 0, count: size)
@@ -58,12 +58,12 @@ package final class CommandMetrics {
     }
 
     private func index(_ verb: Command.Verb, _ outcome: CommandAnswer.Outcome) -> Int {
-        (CommandMetrics.places[verb] ?? 0) * CommandAnswer.Outcome.allCases.count + outcome.rawValue
+        Int(verb.rawValue) * CommandMetrics.outcomes + outcome.rawValue
     }
 
     private func timer(_ verb: Command.Verb, _ outcome: CommandAnswer.Outcome) -> Timer {
         Timer(
             label: "kvserver_command_duration_seconds",
-            dimensions: [("command", verb.rawValue), ("outcome", outcome.label)], factory: factory)
+            dimensions: [("command", verb.name), ("outcome", outcome.label)], factory: factory)
     }
 }

@@ -99,17 +99,17 @@ package struct CommandParser: Sendable {
 
     /// The next line, without its end; nil until it is whole.
     private mutating func takeLine(_ input: inout ByteBuffer) -> Line? {
-        let bytes = input.readableBytesView
         // Where memcached's binary protocol begins; nobody would understand what follows.
-        if bytes.first == 0x80 { return .failure(.hangUp) }
-        let limit = CommandLine.mayBeLong(bytes) ? Limits.getLineBytes : Limits.commandLineBytes
+        if input.getInteger(at: input.readerIndex, as: UInt8.self) == 0x80 { return .failure(.hangUp) }
         // (In the buffer's own memory: a view looks at each byte through the buffer.)
-        let end = min(bytes.count, limit + 1)
-        let length = input.withUnsafeReadableBytes { bytes in
-            bytes[min(searched, end)..<end].firstIndex(of: UInt8(ascii: "\n"))
+        let (length, limit) = input.withUnsafeReadableBytes { bytes in
+            let isLong = bytes.count > Limits.commandLineBytes && CommandLine.mayBeLong(bytes)
+            let limit = isLong ? Limits.getLineBytes : Limits.commandLineBytes
+            let end = min(bytes.count, limit + 1)
+            return (bytes[min(searched, end)..<end].firstIndex(of: UInt8(ascii: "\n")), limit)
         }
         guard let length else {
-            searched = min(bytes.count, limit + 1)
+            searched = min(input.readableBytes, limit + 1)
             return searched > limit ? .failure(.refused(.lineTooLong)) : nil
         }
         searched = 0

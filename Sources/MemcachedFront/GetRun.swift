@@ -14,10 +14,11 @@ final class GetRun {
     /// May answer before it returns.
     private let fetch: (Key, @escaping (Found) -> Void) -> Void
     /// The answers from `first` on; nil: asked and not answered.
-    private var window = Deque<Found?>()
-    private var first = 0
-    private var isAbandoned = false
-    private(set) var hasHit = false
+    // (`unchecked`: see `CommandHandler`.)
+    @exclusivity(unchecked) private var window = Deque<Found?>()
+    @exclusivity(unchecked) private var first = 0
+    @exclusivity(unchecked) private var isAbandoned = false
+    @exclusivity(unchecked) private(set) var hasHit = false
     /// The value that is being given out in pieces.
     var stream: ValueStream?
     /// What its keys take until it is done.

@@ -59,7 +59,7 @@ struct MetaLine {
             let isOne = "hlEINRx".utf8.contains(letter)
             let name = String(decoding: [letter], as: UTF8.self)
             failure =
-                isOne ? "CLIENT_ERROR flag \(name) of \(verb.rawValue) is not served" : "CLIENT_ERROR invalid flag"
+                isOne ? "CLIENT_ERROR flag \(name) of \(verb.name) is not served" : "CLIENT_ERROR invalid flag"
             return
         }
         switch letter {

@@ -25,6 +25,9 @@ package struct Reply: Hashable, Sendable {
         self.value = value
     }
 
+    /// Behind the last pair of a get.
+    static let end = Reply("END")
+
     package var bytes: Int { lines.readableBytes + (value.map { $0.readableBytes + 2 } ?? 0) }
 
     /// Writes what is copied; returns the value where it is to be written by itself, and then a line end.
