@@ -1,7 +1,7 @@
 #!/bin/bash
 # SPDX-License-Identifier: Apache-2.0
 #
-# This store beside its peers, beside what limits it, and beside itself with more to hold. See README.md beside this file.
+# This store beside its peers, beside what limits it, and beside itself with more to hold. See README.md.
 set -euo pipefail
 
 BENCH=$(cd "$(dirname "$0")" && pwd)
@@ -14,7 +14,7 @@ usage() {
 Usage: Tests/bench/compare.sh [--seconds N] [--rounds N] [--cpus SERVERS:LOAD] [--pairs N] [--moved N] [--results FILE]
                               [--install] [--write] [PART...]
 
-  peers    nginx's memcached module, webdis over redis, and etcd: GET and POST, four sizes of values, 1 to 1,024 connections
+  peers    nginx's memcached module, webdis over redis, and etcd: GET and POST, 100 B to 256 KiB, 1 to 1,024 connections
   latency  the 99th percentile at half of this store's own peak, beside nginx's at the same rate
   limits   nginx's fixed answer, alone and through HAProxy
   growth   a hop between nodes, many pairs, a ring of 100 nodes, idle connections, memory, add_node
@@ -22,7 +22,7 @@ Usage: Tests/bench/compare.sh [--seconds N] [--rounds N] [--cpus SERVERS:LOAD] [
 
   --seconds N           of each measurement (2)
   --rounds N            of all measurements, in which all systems take turns; medians count (5)
-  --cpus SERVERS:LOAD   processors of all that serves, and of what loads it, as taskset takes them (0:1); none: any for both
+  --cpus SERVERS:LOAD   processors of all that serves, and of what loads it, as taskset has them (0:1); none: any
   --pairs N             that are many (10000000; they take some 2.5 GiB)
   --moved N             pairs that add_node moves (1000000)
   --results FILE        where measurements are kept; those of other parts stay in it (.build/compare.tsv)
@@ -52,8 +52,8 @@ done
 [ ${#parts[@]} -gt 0 ] || parts=(peers latency limits growth)
 [[ $cpus =~ ^(none|[0-9,-]+:[0-9,-]+)$ ]] || { usage >&2 && exit 64; }
 
-tools=(memcached=memcached nginx=nginx-light wrk=wrk haproxy=haproxy curl=curl python3=python3 pgrep=procps taskset=util-linux
-    webdis=webdis redis-server=redis-server etcd=etcd-server gcc=gcc)
+tools=(memcached=memcached nginx=nginx-light wrk=wrk haproxy=haproxy curl=curl python3=python3 pgrep=procps
+    taskset=util-linux webdis=webdis redis-server=redis-server etcd=etcd-server gcc=gcc)
 
 # Without starting their services.
 install_missing() {
@@ -72,8 +72,8 @@ SIZES=(100 1024 16384 262144)
 # So many keys that values of each size fill some megabytes, not the processor's cache, and fit into memory.
 declare -A KEYS=([100]=10000 [1024]=10000 [16384]=1000 [262144]=64)
 FIXED=$NETWORK.31:5000
-declare -A ADDRESS=([store]=$NETWORK.11:5000 [store2]=$NETWORK.12:5000 [nginx]=$NETWORK.20:5000 [webdis]=$NETWORK.21:5000
-    [webdis2]=$NETWORK.22:5000 [etcd]=$NETWORK.23:5000)
+declare -A ADDRESS=([store]=$NETWORK.11:5000 [store2]=$NETWORK.12:5000 [nginx]=$NETWORK.20:5000
+    [webdis]=$NETWORK.21:5000 [webdis2]=$NETWORK.22:5000 [etcd]=$NETWORK.23:5000)
 declare -A WAY=([store]=store [store2]=store [nginx]=store [webdis]=webdis [webdis2]=webdis [etcd]=etcd)
 
 # Where there is one host a system, all of its processes share a processor, and what loads it has another: the budget is
@@ -113,8 +113,10 @@ record() {
 
 # take PART SYSTEM WORK BYTES CONNECTIONS ADDRESS METHOD COUNT [NAME=VALUE...]: one measurement of round $round.
 take() {
-    local part=$1 system=$2 work=$3 bytes=$4 connections=$5 address=$6 figures
+    local part=$1 system=$2 work=$3 bytes=$4 connections=$5 address=$6 seconds=$seconds figures
     shift 6
+    # With a quarter of a GiB under way, many a first answer takes longer than a short measurement.
+    [ $((bytes * connections)) -lt $((128 << 20)) ] || seconds=$((seconds * 4))
     progress "$part, round $((round + 1)): $system $work, $bytes bytes, $connections connections"
     figures=$(measure "$seconds" "$connections" "http://$address" "$@")
     # shellcheck disable=SC2086 # words
@@ -132,13 +134,16 @@ fill() {
     if [ "$system" = nginx ]; then
         fill_plain "$DIRECTORY/store/memcached.sock" "v$bytes-" "${KEYS[$bytes]}" "$bytes"
     else
-        load 300 32 "http://$address" POST "${KEYS[$bytes]}" as="${WAY[$system]}" bytes="$bytes" prefix="v$bytes-" once=yes >/dev/null
+        load 300 32 "http://$address" POST "${KEYS[$bytes]}" as="${WAY[$system]}" bytes="$bytes" prefix="v$bytes-" \
+            once=yes >/dev/null
     fi
     held=$(case ${WAY[$system]} in
     store) curl -fsS "http://$address/route?key=v$bytes-7" ;;
     webdis) curl -fsS "http://$address/GET/v$bytes-7.txt" ;;
-    etcd) curl -fsS "http://$address/v3/kv/range" -d "{\"key\":\"$(printf 'v%s-7' "$bytes" | base64)\"}" | grep -oE '"value":"[^"]*"' |
-        sed 's/.*:"//; s/"//' | base64 -d ;;
+    etcd)
+        curl -fsS "http://$address/v3/kv/range" -d "{\"key\":\"$(printf 'v%s-7' "$bytes" | base64)\"}" |
+            sed -nE 's/.*"value":"([^"]*)".*/\1/p' | base64 -d
+        ;;
     esac | tail -c +"$((bytes - 6))")
     [ "$held" = 0000007 ] || die "$system does not hold values of $bytes bytes"
 }
@@ -153,8 +158,9 @@ start_webdis() {
         --dir "$directory" --daemonize no
     within 5 test -S "$directory/redis.sock" || die "redis did not start: $(tail -n 3 "$directory/redis.log")"
     cat >"$directory/webdis.json" <<END
-{"redis_host": "$directory/redis.sock", "redis_port": 0, "redis_auth": null, "http_host": "${address%:*}", "http_port": ${address#*:},
- "threads": $2, "daemonize": false, "database": 0, "verbosity": 0, "logfile": "$directory/webdis.log"}
+{"redis_host": "$directory/redis.sock", "redis_port": 0, "redis_auth": null,
+ "http_host": "${address%:*}", "http_port": ${address#*:}, "threads": $2, "daemonize": false, "database": 0,
+ "verbosity": 0, "logfile": "$directory/webdis.log"}
 END
     start "$directory/webdis.out" webdis "$directory/webdis.json"
     within 5 curl -fsS "http://$address/PING" || die "webdis does not serve: $(tail -n 3 "$directory/webdis.out")"
@@ -166,9 +172,11 @@ start_etcd() {
     mkdir -p "$directory"
     start "$directory/etcd.log" env GOMAXPROCS=1 etcd --data-dir "$directory/data" --name bench --log-level error \
         --listen-client-urls "http://$address" --advertise-client-urls "http://$address" \
-        --listen-peer-urls "http://$peer" --initial-advertise-peer-urls "http://$peer" --initial-cluster "bench=http://$peer" \
+        --listen-peer-urls "http://$peer" --initial-advertise-peer-urls "http://$peer" \
+        --initial-cluster "bench=http://$peer" \
         --auto-compaction-mode revision --auto-compaction-retention 1000 --quota-backend-bytes $((8 << 30))
-    within 10 curl -fsS "http://$address/v3/kv/range" -d '{"key":"YQ=="}' || die "etcd does not serve: $(tail -n 3 "$directory/etcd.log")"
+    within 10 curl -fsS "http://$address/v3/kv/range" -d '{"key":"YQ=="}' ||
+        die "etcd does not serve: $(tail -n 3 "$directory/etcd.log")"
 }
 
 bench_peers() {
@@ -211,7 +219,8 @@ bench_peers() {
 
 bench_latency() {
     local round system peaks=() rate figures
-    gcc -O2 -o "$DIRECTORY/open_loop" "$BENCH/open_loop.c" || die "open_loop.c does not compile: apt-get install libc6-dev"
+    gcc -O2 -o "$DIRECTORY/open_loop" "$BENCH/open_loop.c" ||
+        die "open_loop.c does not compile: apt-get install libc6-dev"
     pin
     start_node store "${ADDRESS[store]}" 1 512 1
     start_nginx "${ADDRESS[nginx]}" "$DIRECTORY/store/memcached.sock" "$FIXED"
@@ -224,8 +233,8 @@ bench_latency() {
     for ((round = 0; round < rounds; round++)); do
         for system in store nginx; do
             progress "latency, round $((round + 1)): $system GET, $rate/s, 128 connections"
-            figures=$(pinned "$load_cpus" "$DIRECTORY/open_loop" "${ADDRESS[$system]%:*}" "${ADDRESS[$system]#*:}" "$rate" "$seconds" 128 \
-                "${KEYS[100]}" "/route?key=v100-") || die "open_loop failed against $system"
+            figures=$(pinned "$load_cpus" "$DIRECTORY/open_loop" "${ADDRESS[$system]%:*}" "${ADDRESS[$system]#*:}" \
+                "$rate" "$seconds" 128 "${KEYS[100]}" "/route?key=v100-") || die "open_loop failed against $system"
             # shellcheck disable=SC2086 # words
             set -- ${figures#figures }
             record latency "$round" "$system" "GET at $rate/s" 100 128 requests/s "$1" "$2" "$3" "$4"
@@ -294,9 +303,10 @@ grow_by_a_hop() {
 resident_kib() { sed -nE 's/^VmRSS:\s+([0-9]+) kB/\1/p' "/proc/$1/status"; }
 
 grow_by_pairs() {
-    local round few=10000 memory=$((pairs / 4096 + 256)) memcached before last
+    local round few=10000 memory=$((pairs * 200 / 1048576 + 100)) memcached before grown last
     pin
-    # The same memory for both, for the size of memcached's hash table goes by it.
+    # Room for all of them (of 192 bytes, a slab class) and little more, since the size of memcached's hash table goes
+    # by that; the same for both.
     start_node few "$NETWORK.13:5000" 1 $memory 1
     start_node many "$NETWORK.14:5000" 1 $memory 1
     memcached=${pids[-2]}
@@ -306,7 +316,8 @@ grow_by_pairs() {
     last=$(python3 "$BENCH/fill.py" "$NETWORK.14:5000" "$pairs")
     [ "$last" = $((pairs - 1)) ] || die "fill.py stored other keys"
     # Keys are `move-` and a number.
-    record growth 0 many memory 100 0 bytes/pair "$(awk -v kib=$(($(resident_kib "$memcached") - before)) -v n="$pairs" '
+    grown=$(($(resident_kib "$memcached") - before))
+    record growth 0 many memory 100 0 bytes/pair "$(awk -v kib=$grown -v n="$pairs" '
         BEGIN {
             for (low = 1; low <= n; low *= 10) digits += (n > low * 10 ? low * 10 - low : n - low) * length(low)
             printf "%.1f", kib * 1024 / n - 100 - 5 - (digits + 1) / n
@@ -318,12 +329,14 @@ grow_by_pairs() {
     end_all
 }
 
-# ring_of NODES OWN_ADDRESS: the node itself at 9999, and others that do not exist right before 100, which keeps them out of the way
-# of the keys that are asked for.
+# ring_of NODES OWN_ADDRESS: the node itself at 9999, and others that do not exist right before 100, which keeps them
+# out of the way of the keys that are asked for.
 ring_of() {
     local number
     printf '{"ip":"%s","key":9999}' "$2"
-    for ((number = 1; number < $1; number++)); do printf ',{"ip":"%s.%d:5000","key":%d}' "$NETWORK" $((100 + number)) $((100 - number)); done
+    for ((number = 1; number < $1; number++)); do
+        printf ',{"ip":"%s.%d:5000","key":%d}' "$NETWORK" $((100 + number)) $((100 - number))
+    done
 }
 
 grow_by_nodes() {
@@ -343,6 +356,8 @@ grow_by_nodes() {
 }
 
 grow_by_connections() {
+    # (An idle connection stays for 10 s.)
+    local seconds=$((seconds < 6 ? seconds : 6))
     local round idle_count=10000 address=${ADDRESS[store]} worker holder line loader resident
     pin
     start_node store "$address" 1 512 1
@@ -372,13 +387,14 @@ grow_by_connections() {
 }
 
 grow_by_moves() {
-    local round node=$NETWORK.12:5000 standby=$NETWORK.13:5000 begin end
+    local round node=$NETWORK.12:5000 standby=$NETWORK.13:5000 scanned begin end
     unpin
     for ((round = 0; round < move_rounds; round++)); do
         progress "growth, round $((round + 1)): add_node moves $moved pairs"
         start_cluster 3 $((moved / 2048 + 64)) --replicas 1
         python3 "$BENCH/fill.py" "$node" "$moved" 3001 5000 >/dev/null
-        record growth "$round" scan move 100 0 pairs/s "$(python3 "$BENCH/scan.py" "$KVSERVER_LOCAL/node2/memcached.sock")"
+        scanned=$(python3 "$BENCH/scan.py" "$KVSERVER_LOCAL/node2/memcached.sock")
+        record growth "$round" scan move 100 0 pairs/s "$scanned"
         begin=$(date +%s%N)
         [ "$(curl -sS -m 500 "http://$node/add_node/5000/$standby")" = OK ] || die "add_node failed"
         end=$(date +%s%N)
@@ -401,7 +417,8 @@ for part in "${parts[@]}"; do
     # What was measured of it before is another run's.
     awk -F '\t' -v part="$part" '$1 != part && $1 != "# " part' "$results" >"$DIRECTORY/results"
     cat "$DIRECTORY/results" >"$results"
-    printf '# %s\t%s rounds of %s s; processors %s\n' "$part" "$rounds" "$seconds" "$cpus" >>"$results"
+    printf '# %s\trounds: %s, of %s s each; processors of servers and load: %s\n' "$part" "$rounds" "$seconds" "$cpus" \
+        >>"$results"
     "bench_$part"
 done
 python3 "$BENCH/compare_report.py" "${report[@]}" "$results"

@@ -1,5 +1,6 @@
 -- SPDX-License-Identifier: Apache-2.0
--- The requests of one benchmark: made once, then drawn at random. Of POSTs each comes once before, so that all keys are stored.
+-- The requests of one benchmark: made once, then drawn at random. Of POSTs each comes once before, so that all keys are
+-- stored.
 --   wrk -s keys.lua URL -- GET|POST COUNT [NAME=VALUE...]
 --     as      whose way of asking: store (nginx's module, too), webdis, etcd
 --     bytes   of each value (100)
@@ -61,7 +62,9 @@ local ways = {
    },
    webdis = {
       GET = function(key) return wrk.format("GET", "/GET/" .. key .. ".txt") end,
-      POST = function(key, number, options) return wrk.format("PUT", "/SET/" .. key, nil, value(number, options.bytes)) end,
+      POST = function(key, number, options)
+         return wrk.format("PUT", "/SET/" .. key, nil, value(number, options.bytes))
+      end,
    },
    etcd = {
       GET = function(key) return wrk.format("POST", "/v3/kv/range", json, '{"key":"' .. base64(key) .. '"}') end,
@@ -116,7 +119,8 @@ function request()
 end
 
 function done(summary, latency)
-   local errors = summary.errors
-   io.write(string.format("figures %.0f %d %.0f %.0f\n", summary.requests / summary.duration * 1e6,
-      errors.connect + errors.read + errors.write + errors.status + errors.timeout, latency:percentile(50), latency:percentile(99)))
+   local failed = summary.errors
+   local errors = failed.connect + failed.read + failed.write + failed.status + failed.timeout
+   local rate = summary.requests / summary.duration * 1e6
+   io.write(string.format("figures %.0f %d %.0f %.0f\n", rate, errors, latency:percentile(50), latency:percentile(99)))
 end

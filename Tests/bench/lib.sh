@@ -6,6 +6,8 @@
 KVSERVER_BINARY=${KVSERVER_BINARY:-$ROOT/.build/release/KVServer}
 export KVSERVER_BINARY
 NETWORK=127.0.77
+# Where Debian keeps nginx and haproxy, for users whose PATH lacks it.
+PATH=$PATH:/usr/local/sbin:/usr/sbin:/sbin
 
 say() { printf '%s\n' "$*"; }
 
@@ -94,8 +96,8 @@ within() {
 
 # --- servers ---
 
-# start_node NAME ADDRESS WORKERS MEMORY MEMCACHED_THREADS [NODES]: in $DIRECTORY/NAME, with a memcached of its own. NODES are
-# the ring's, as JSON; without, the node is alone in it.
+# start_node NAME ADDRESS WORKERS MEMORY MEMCACHED_THREADS [NODES]: in $DIRECTORY/NAME, with a memcached of its own;
+# their pids are the last of pids, memcached's first. NODES are the ring's, as JSON; without, the node is alone in it.
 start_node() {
     local directory=$DIRECTORY/$1 address=$2 workers=$3 memory=$4 threads=$5 nodes=${6:-"{\"ip\":\"$2\",\"key\":3000}"}
     local socket=$directory/memcached.sock
@@ -107,23 +109,26 @@ start_node() {
 {"node": "$address", "workers": $workers, "memcached": "$socket", "stateDirectory": "$directory/state"}
 END
     start "$directory/node.log" "$KVSERVER_BINARY" --config "$directory/node.json"
-    within 10 curl -fsS "http://$address/health/live" || die "the node did not start: $(tail -n 3 "$directory/node.log")"
+    within 10 curl -fsS "http://$address/health/live" ||
+        die "the node did not start: $(tail -n 3 "$directory/node.log")"
     curl -fsS "http://$address/hash_ring" -o /dev/null --data-urlencode "data={\"nodes\":[$nodes],\"replicas\":1}" ||
         die "the node takes no ring"
     within 10 curl -fsS "http://$address/health/ready" || die "the node is not ready"
 }
 
-# start_nginx ADDRESS SOCKET FIXED: the memcached module before that memcached at ADDRESS, and 100 bytes for any request at FIXED.
+# start_nginx ADDRESS SOCKET FIXED: the memcached module before that memcached at ADDRESS, and 100 bytes for any request
+# at FIXED.
 start_nginx() {
     sed -e "s|@DIRECTORY@|$DIRECTORY|" -e "s|@ADDRESS@|$1|" -e "s|@SOCKET@|$2|" -e "s|@FIXED@|$3|" \
         -e "s|@VALUE@|$(printf 'v%.0s' {1..100})|" -e "s|@USER@|$(id -un)|" -e "s|@GROUP@|$(id -gn)|" \
         "$BENCH/nginx.conf.template" >"$DIRECTORY/nginx.conf"
     start "$DIRECTORY/nginx.out" nginx -c "$DIRECTORY/nginx.conf"
-    within 5 curl -fsS "http://$3/" || die "nginx does not serve: $(tail -n 3 "$DIRECTORY/nginx.log" "$DIRECTORY/nginx.out")"
+    within 5 curl -fsS "http://$3/" ||
+        die "nginx does not serve: $(tail -n 3 "$DIRECTORY/nginx.log" "$DIRECTORY/nginx.out")"
 }
 
-# fill_plain SOCKET PREFIX COUNT BYTES: what nginx sees are plain keys: the same names, values of the same bytes, without
-# this store's prefix and envelope.
+# fill_plain SOCKET PREFIX COUNT BYTES: nginx sees plain keys: the same names, values of the same bytes, without this
+# store's prefix and envelope.
 fill_plain() {
     python3 - "$@" <<'END'
 import socket, sys
@@ -142,13 +147,13 @@ END
 start_cluster() {
     local nodes=$1 memory=$2
     shift 2
-    pinned "$server_cpus" "$ROOT/setup.sh" local --nodes "$nodes" --workers 1 --memory "$memory" --network "$NETWORK" "$@" \
-        >"$DIRECTORY/setup.log" 2>&1 || die "setup.sh local failed: $(tail -n 5 "$DIRECTORY/setup.log")"
+    pinned "$server_cpus" "$ROOT/setup.sh" local --nodes "$nodes" --workers 1 --memory "$memory" --network "$NETWORK" \
+        "$@" >"$DIRECTORY/setup.log" 2>&1 || die "setup.sh local failed: $(tail -n 5 "$DIRECTORY/setup.log")"
 }
 
 stop_cluster() { "$ROOT/setup.sh" local down >/dev/null; }
 
-# start_ceiling ADDRESS FIXED: HAProxy with nothing behind it but nginx's fixed answer: more than that no store can do through it.
+# start_ceiling ADDRESS FIXED: HAProxy with nothing behind it but nginx's fixed answer: no store can do more through it.
 start_ceiling() {
     cat >"$DIRECTORY/ceiling.cfg" <<END
 defaults
@@ -168,13 +173,13 @@ END
 
 # --- figures ---
 
-# measure SECONDS CONNECTIONS URL METHOD COUNT [NAME=VALUE...]: prints what keys.lua says: requests a second, errors, median and
-# 99th percentile of the latency in µs.
+# measure SECONDS CONNECTIONS URL METHOD COUNT [NAME=VALUE...]: prints what keys.lua says: requests a second, errors,
+# median and 99th percentile of the latency in µs.
 measure() {
     local seconds=$1 connections=$2 url=$3 output
     shift 3
-    output=$(pinned "$load_cpus" wrk -t 1 -c "$connections" -d "${seconds}s" --timeout 10s -s "$BENCH/keys.lua" "$url" -- "$@") ||
-        die "wrk failed: $output"
+    output=$(pinned "$load_cpus" wrk -t 1 -c "$connections" -d "${seconds}s" --timeout 10s -s "$BENCH/keys.lua" "$url" \
+        -- "$@") || die "wrk failed: $output"
     sed -n 's/^figures //p' <<<"$output"
 }
 

@@ -6,8 +6,8 @@
 //
 //   open_loop IP PORT RATE SECONDS CONNECTIONS COUNT TARGET
 //
-// A request is TARGET and a number below COUNT. What is due goes out on an idle connection, or waits for one; either way
-// it counts from when it was due. What was sent and has no answer 2 s after the end is an error; what could not even be
+// A request is TARGET and a number below COUNT. What is due goes out on an idle connection, or waits for one; it always
+// counts from when it was due. What was sent and has no answer 2 s after the end is an error; what could not even be
 // sent by then counts as having taken until then.
 // Prints as keys.lua does: requests a second, errors, median and 99th percentile in µs; and the 99.9th.
 //
@@ -65,7 +65,8 @@ static void lose(struct connection *connection) {
 
 static void send_request(struct connection *connection, int64_t due, const char *host, const char *target, long count) {
     char request[4096];
-    int length = snprintf(request, sizeof request, "GET %s%ld HTTP/1.1\r\nHost: %s\r\n\r\n", target, random() % count, host);
+    int length = snprintf(request, sizeof request, "GET %s%ld HTTP/1.1\r\nHost: %s\r\n\r\n",
+                          target, random() % count, host);
     connection->is_busy = 1;
     connection->due = due;
     connection->received = 0;
@@ -83,7 +84,8 @@ static int receive(struct connection *connection) {
         connection->body_missing -= length;
         return connection->body_missing <= 0;
     }
-    ssize_t length = recv(connection->descriptor, connection->head + connection->received, HEAD_BYTES - connection->received, 0);
+    ssize_t length = recv(connection->descriptor, connection->head + connection->received,
+                          HEAD_BYTES - connection->received, 0);
     if (length < 0 && errno == EAGAIN) return 0;
     if (length <= 0) return lose(connection), 0;
     connection->received += (size_t)length;
@@ -143,7 +145,8 @@ int main(int argc, char **argv) {
             under_way += connection->descriptor >= 0;
             sent += 1;
         }
-        if ((sent == most && under_way == 0) || time > end + GRACE_NANOSECONDS || (under_way == 0 && idle_count == 0)) break;
+        int is_over = sent == most || idle_count == 0;
+        if ((is_over && under_way == 0) || time > end + GRACE_NANOSECONDS) break;
         struct epoll_event events[64];
         int ready = epoll_wait(poll, events, 64, 0);
         for (int place = 0; place < ready; place++) {
@@ -164,6 +167,7 @@ int main(int argc, char **argv) {
     errors += under_way;
     for (; sent < most; sent++) count_latency(began + (int64_t)((double)sent / rate * 1e9), time);
     qsort(latencies, (size_t)answered, sizeof *latencies, ascending);
-    printf("figures %.0f %ld %u %u %u\n", (double)ended_in_time / seconds, errors, percentile(0.5), percentile(0.99), percentile(0.999));
+    printf("figures %.0f %ld %u %u %u\n", (double)ended_in_time / seconds, errors,
+           percentile(0.5), percentile(0.99), percentile(0.999));
     return 0;
 }

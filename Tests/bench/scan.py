@@ -1,6 +1,6 @@
 #!/usr/bin/env python3
 # SPDX-License-Identifier: Apache-2.0
-"""How fast a memcached lists its keys, which every ring change has to wait for: scan.py SOCKET. Prints keys a second."""
+"""How fast a memcached lists its keys, with which every ring change begins: scan.py SOCKET. Prints keys a second."""
 
 import socket
 import sys
