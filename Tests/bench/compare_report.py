@@ -208,8 +208,8 @@ def report(rows, runs):
                     for run in dict.fromkeys(runs.values()))
     return [HEADING, "",
             "Measured with `Tests/bench/compare.sh --write`, which also wrote this section; what each system does and",
-            "does not do, and who gets which processor, is in [Tests/bench/README.md](../Tests/bench/README.md). Medians",
-            "of all rounds, in which the systems took turns:", f"{how}.", "",
+            "does not do, and who gets which processor, is in [Tests/bench/README.md](../Tests/bench/README.md).",
+            "Medians of all rounds, in which the systems took turns;", f"{how}.", "",
             *figures_table(rows, wanted_figures(open_loop)), *picture_lines(rows), *peers_tables(rows),
             *latency_table(rows, open_loop), *others_table(rows)]
 
