@@ -101,6 +101,8 @@ within() {
 start_node() {
     local directory=$DIRECTORY/$1 address=$2 workers=$3 memory=$4 threads=$5 nodes=${6:-"{\"ip\":\"$2\",\"key\":3000}"}
     local socket=$directory/memcached.sock
+    # (An earlier one of that name has left its pairs on disk, which this one would take for its own that were lost.)
+    rm -rf "$directory"
     mkdir -p "$directory/state"
     start "$directory/memcached.log" "$ROOT/deploy/run-memcached.sh" --socket "$socket" --memory "$memory" \
         --threads "$threads" --connections 4096
