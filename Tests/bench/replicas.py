@@ -61,7 +61,7 @@ def main():
 
 def load(cluster, method, seconds, consistency=None):
     """Requests a second; fails if any was not answered 200."""
-    arguments = [method, str(KEYS)] + ([f"consistency={consistency}"] if consistency else [])
+    arguments = [method, str(KEYS)] + ([f"query=consistency={consistency}"] if consistency else [])
     ran = subprocess.run(["wrk", "-t", "1", "-c", str(CONNECTIONS), "-d", f"{seconds}s", "-s", HERE / "keys.lua",
                           f"http://{cluster.node(1).address}", "--", *arguments], capture_output=True, text=True, check=True)
     if re.search("Non-2xx|Socket errors", ran.stdout):

@@ -112,7 +112,7 @@ listener_of() {
 }
 
 # install_packages NAME|FILE.deb...: by apt-get, without starting any service. Debian would start memcached, haproxy,
-# etcd and prometheus on their default ports, and enable them at boot; ours are started from elsewhere. Services that were there already
+# etcd and others on their default ports, and enable them at boot; ours are started from elsewhere. Services that were there already
 # are left as they are.
 install_packages() {
     command -v apt-get >/dev/null || die "no apt-get here; install these by hand, then run this again: $*"
@@ -124,7 +124,7 @@ install_packages() {
     as_root env DEBIAN_FRONTEND=noninteractive sh -euc '
         policy=/usr/sbin/policy-rc.d
         had() { dpkg-query -W -f "\${Status}" "$1" 2>/dev/null | grep -q "ok installed"; }
-        for service in memcached haproxy etcd-server prometheus; do
+        for service in memcached haproxy etcd-server prometheus nginx redis-server webdis; do
             had $service || new="${new:-} $service"
         done
         if [ ! -e $policy ]; then
@@ -137,7 +137,8 @@ install_packages() {
         apt-get install -y -q --no-install-recommends "$@"
         for service in ${new:-}; do
             if had $service && command -v systemctl >/dev/null; then
-                systemctl --quiet disable ${service%-server}.service || true
+                [ $service = redis-server ] || service=${service%-server}
+                systemctl --quiet disable $service.service || true
             fi
         done
     ' sh "$@" || die "apt-get could not install: $*"
