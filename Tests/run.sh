@@ -16,13 +16,14 @@ Usage: Tests/run.sh [--only PART]... [--seed N]
 Installs what is missing (with apt-get, through sudo unless you are root), builds for release, and runs the tests:
 
   swift        units, simulations, and memcached: a real one and a scripted one
+  instructions how many instructions requests and their parts take (Tests/bench/instructions.py)
   deploy       the scripts, units and configurations, and a life of the local cluster
   end_to_end   real clusters on loopback, behind HAProxy, under load and faults
   faults       hosts in networks of their own, and faults drawn from a seed (short form; Tests/faults/run.sh is the long one)
 
 The last line is `N passed, N failed`. A part that crashes, or does not build, counts as one failure.
 
-  --only PART   one of these four; may be repeated
+  --only PART   one of these; may be repeated
   --seed N      what the end-to-end and fault tests draw at random, drawn again (they print their seed), and the first
                 of the seeds that the simulation runs
   --help
@@ -33,14 +34,14 @@ END
 }
 
 # How long each may take, in seconds. They end long before, unless something hangs.
-BUILD_LIMIT=3600 SWIFT_LIMIT=900 DEPLOY_LIMIT=1500 END_TO_END_LIMIT=2700 FAULTS_LIMIT=900
+BUILD_LIMIT=3600 SWIFT_LIMIT=900 INSTRUCTIONS_LIMIT=600 DEPLOY_LIMIT=1500 END_TO_END_LIMIT=2700 FAULTS_LIMIT=900
 
 passed=0 failed=0 running='' chosen=' ' seed=''
 while [ $# -gt 0 ]; do
     case $1 in
     --only)
         needs_value "$@"
-        case $2 in swift | deploy | end_to_end | faults) chosen+="$2 " ;; *) misused "no such part: $2" ;; esac
+        case $2 in swift | instructions | deploy | end_to_end | faults) chosen+="$2 " ;; *) misused "no such part: $2" ;; esac
         shift 2
         ;;
     --seed) needs_value "$@" && seed=$2 && shift 2 ;;
@@ -48,7 +49,7 @@ while [ $# -gt 0 ]; do
     *) misused "unknown argument: $1" ;;
     esac
 done
-[ "$chosen" != ' ' ] || chosen=' swift deploy end_to_end faults '
+[ "$chosen" != ' ' ] || chosen=' swift instructions deploy end_to_end faults '
 [ -z "$seed" ] || is_number "$seed" 0 999999999 || misused "--seed takes a number up to 999999999: $seed"
 
 logs=$(mktemp -d)
@@ -135,7 +136,7 @@ install_missing() {
     local missing=() pair
     for pair in memcached:memcached haproxy:haproxy curl:curl python3:python3 ss:iproute2 nft:nftables ps:procps \
         pkg-config:pkg-config shellcheck:shellcheck etcd:etcd-server fiu-run:fiu-utils promtool:prometheus \
-        memccapable:libmemcached-tools chromium:chromium debootstrap:debootstrap systemd-nspawn:systemd-container; do
+        memccapable:libmemcached-tools chromium:chromium valgrind:valgrind debootstrap:debootstrap systemd-nspawn:systemd-container; do
         command -v "${pair%%:*}" >/dev/null || missing+=("${pair#*:}")
     done
     # (What lets a test install a tool of PyPI in an environment of its own.)
@@ -182,6 +183,12 @@ run_swift() {
     count_swift "$status"
 }
 
+run_instructions() {
+    local status=0
+    limited instructions "$INSTRUCTIONS_LIMIT" python3 Tests/bench/instructions.py --check || status=$?
+    count_lines instructions "$status"
+}
+
 run_deploy() {
     local status=0
     limited deploy "$DEPLOY_LIMIT" python3 Tests/deploy/run.py || status=$?
@@ -212,7 +219,7 @@ if [ -z "${KVSERVER_BINARY:-}" ] || [[ $chosen == *' swift '* ]]; then
     check_swift
     build
 fi
-for part in swift deploy end_to_end faults; do
+for part in swift instructions deploy end_to_end faults; do
     if [[ $chosen == *" $part "* ]]; then
         say "=== $part"
         "run_$part"
