@@ -7,7 +7,7 @@ HERE=$(cd "$(dirname "$0")" && pwd)
 
 usage() {
     cat <<'END'
-Usage: Fuzz/run.sh [TARGET]... [--count N] [--seconds N] [--replay] [--fast] [--keep] [--jobs N] [--no-build]
+Usage: Fuzz/run.sh [TARGET]... [--count N] [--seconds N] [--longest N] [--replay] [--fast] [--keep] [--jobs N] [--no-build]
 
 Builds the fuzz targets with AddressSanitizer (the first time takes some ten minutes: of the packages, too), and runs
 each of those named, or all, one after the other, beginning with what is in Fuzz/corpus/TARGET; all at low priority. An
@@ -16,6 +16,7 @@ Fuzz/.build/found/TARGET.
 
   --count N     inputs for each target (100,000, where no time is given)
   --seconds N   as many as go into so many seconds; with --count, whichever comes first
+  --longest N   bytes of an input (4096)
   --replay      only what is in the corpus, once, and what earlier runs have found to lead to new places
   --fast        without AddressSanitizer, several times as many inputs in the time. Those that lead to new places are
                 tried with it by --replay, and by any later run
@@ -33,7 +34,7 @@ misused() {
     exit 64
 }
 
-chosen=() limit=() keep='' build=yes sanitizers=fuzzer,address scratch=$HERE/.build jobs=()
+chosen=() limit=() keep='' build=yes longest=4096 sanitizers=fuzzer,address scratch=$HERE/.build jobs=()
 while [ $# -gt 0 ]; do
     case $1 in
     --jobs)
@@ -41,9 +42,9 @@ while [ $# -gt 0 ]; do
         jobs=(--jobs "$2")
         shift 2
         ;;
-    --count | --seconds)
+    --count | --seconds | --longest)
         [[ ${2:-} =~ ^[1-9][0-9]{0,9}$ ]] || misused "$1 takes a number"
-        if [ "$1" = --count ]; then limit+=("-runs=$2"); else limit+=("-max_total_time=$2"); fi
+        case $1 in --count) limit+=("-runs=$2") ;; --seconds) limit+=("-max_total_time=$2") ;; *) longest=$2 ;; esac
         shift 2
         ;;
     --replay) limit=(-runs=0) && shift ;;
@@ -85,8 +86,8 @@ for target in "${chosen[@]}"; do
     cd "$work"
     status=0 began=$SECONDS
     # (What Foundation keeps for ever is no leak of a decoder's.)
-    KV_FUZZ_TARGET=$target nice -n 19 "$program" "${limit[@]}" -timeout=10 -rss_limit_mb=4096 -detect_leaks=0 \
-        -print_final_stats=1 corpus "$HERE/corpus/$target" >log 2>&1 || status=$?
+    KV_FUZZ_TARGET=$target nice -n 19 "$program" "${limit[@]}" -max_len="$longest" -timeout=10 -rss_limit_mb=4096 \
+        -detect_leaks=0 -print_final_stats=1 corpus "$HERE/corpus/$target" >log 2>&1 || status=$?
     count=$(sed -nE 's/^stat::number_of_executed_units: *([0-9]+)$/\1/p' log)
     if [ "$status" = 0 ]; then
         passed=$((passed + 1))

@@ -50,6 +50,10 @@ package enum PeerBatchCodec {
     package static let format: UInt8 = 2
     /// Of a batch without operations.
     package static let requestHeaderBytes = 21
+    private static let answerHeaderBytes = 29
+    /// Of an operation, and of an outcome, beside key and envelope, at most.
+    private static let operationBytes = 18
+    private static let outcomeBytes = 13
 
     private enum Code {
         static let read: UInt8 = 1
@@ -73,6 +77,9 @@ package enum PeerBatchCodec {
     // MARK: Requests
 
     package static func encode(_ batch: PeerBatch, into buffer: inout ByteBuffer) {
+        // (Room for all of it at once: a buffer that grows is copied each time.)
+        buffer.reserveCapacity(
+            minimumWritableBytes: batch.operations.reduce(requestHeaderBytes) { $0 + $1.weight + operationBytes })
         buffer.writeMultipleIntegers(format, batch.epoch.value, batch.clock, UInt32(batch.operations.count))
         for operation in batch.operations {
             switch operation {
@@ -123,6 +130,14 @@ package enum PeerBatchCodec {
     // MARK: Answers
 
     package static func encode(_ answer: PeerBatchAnswer, into buffer: inout ByteBuffer) {
+        buffer.reserveCapacity(
+            minimumWritableBytes: answer.outcomes.reduce(answerHeaderBytes) { sum, outcome in
+                if case .record(let record?) = outcome {
+                    sum + outcomeBytes + record.buffer.readableBytes
+                } else {
+                    sum + outcomeBytes
+                }
+            })
         buffer.writeMultipleIntegers(
             format, answer.epoch.value, answer.generation.value, answer.clock, UInt32(answer.outcomes.count))
         for outcome in answer.outcomes {
@@ -172,8 +187,13 @@ package enum PeerBatchCodec {
     // MARK: Parts
 
     private static func write(_ code: UInt8, _ key: StoredKey, _ buffer: inout ByteBuffer) {
-        buffer.writeMultipleIntegers(code, UInt8(key.bytes.count))
-        buffer.writeBytes(key.bytes)
+        let count = key.bytes.count
+        buffer.writeWithUnsafeMutableBytes(minimumWritableBytes: 2 + count) { target in
+            target[0] = code
+            target[1] = UInt8(count)
+            UnsafeMutableRawBufferPointer(rebasing: target[2..<2 + count]).copyBytes(from: key.bytes)
+            return 2 + count
+        }
     }
 
     private static func write(_ envelope: Envelope, _ buffer: inout ByteBuffer) {
