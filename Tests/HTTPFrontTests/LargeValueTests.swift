@@ -193,6 +193,28 @@ struct LargeValueTests {
         #expect(connection.front.heldBytes <= 6 * Limits.chunkWindow * Limits.chunkBytes)
     }
 
+    @Test("while many read, what was sent behind it begins once it is sent")
+    func pipelinedInACrowd() throws {
+        let connection = try Self.connection()
+        let value = Self.value(60_000)
+        #expect(connection.ask(Self.head(60_000) + value)?.status == 204)
+        #expect(connection.ask(postRequest("/route", "key=b&val=1"))?.status == 200)
+        connection.data.isSlow = true
+        let crowd = try (0..<128).map { _ in try TestConnection(beside: connection) }
+        for other in crowd { other.send(getRequest("/route?key=b")) }
+        let others = connection.data.waiting.count
+        #expect(others == 128)
+        connection.send(getRequest("/keys/a") + getRequest("/route?key=b"))
+        #expect(connection.data.waiting.count == others + 1, "one read a connection")
+        var answers: [ReadAnswer] = []
+        while connection.data.waiting.count > others {
+            connection.data.release([others])
+            connection.run()
+            answers += connection.answers()
+        }
+        #expect(answers.map(\.text) == [value, "1"] && crowd.allSatisfy { $0.answers().isEmpty })
+    }
+
     @Test("it is no number, and no part of a batch's answer is missing without a word")
     func elsewhere() throws {
         let connection = try Self.connection()

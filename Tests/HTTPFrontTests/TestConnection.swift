@@ -93,6 +93,18 @@ final class TestConnection {
             node: NodeID("127.0.0.11:5000")!, loop: channel.embeddedEventLoop, data: data, operators: FakeOperators(),
             tasks: FakeTasks(takesWork: false), failpoints: failpoints, metrics: metrics,
             log: log?(channel.embeddedEventLoop))
+        try begin()
+    }
+
+    /// Another client's, to the same front.
+    init(beside other: TestConnection) throws {
+        (data, front) = (other.data, other.front)
+        channel = EmbeddedChannel(loop: other.channel.embeddedEventLoop)
+        channel.allowRemoteHalfClosure = true
+        try begin()
+    }
+
+    private func begin() throws {
         try HTTPFrontHandler.addHandlers(to: channel, front)
         try channel.connect(to: SocketAddress(ipAddress: "127.0.0.1", port: 1)).wait()
     }
