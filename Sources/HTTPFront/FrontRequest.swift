@@ -47,9 +47,9 @@ package struct FrontRequest: Sendable {
         set { change { $0.representation = newValue } }
     }
 
-    private mutating func change(_ change: (inout Parts) -> Void) {
+    private mutating func change(_ body: (inout Parts) -> Void) {
         var parts = contents.parts
-        change(&parts)
+        body(&parts)
         contents = Contents(parts)
     }
 
@@ -222,7 +222,7 @@ package struct HeadReading {
                     // (Two are none: which of them is meant can't be told.)
                     representation.range = representation.range == nil ? String(value.trimmingBlanks) : ""
                 case 6 where name.isSameField(as: "expect"):
-                    let isContinue = value.isSameField(as: "100-continue")
+                    let isContinue = String(value.trimmingBlanks).isSameField(as: "100-continue")
                     expectsContinue = expectsContinue || isContinue
                     hasUnknownExpectation = hasUnknownExpectation || !isContinue
                 case 6 where name.isSameField(as: "origin"): origin = String(value.trimmingBlanks)

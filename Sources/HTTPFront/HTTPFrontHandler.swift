@@ -35,6 +35,8 @@ package final class HTTPFrontHandler: ChannelInboundHandler {
 
     // What comes in.
     @exclusivity(unchecked) var receiving = Receiving.nothing
+    /// What is kept of its body. (Not beside the request: a buffer that has two owners is copied whole as it grows.)
+    @exclusivity(unchecked) var body = ByteBuffer()
     /// Of the body that is being received.
     @exclusivity(unchecked) var receivedBytes = 0
     /// Its whole length; nil where it comes in chunks.
@@ -129,6 +131,7 @@ package final class HTTPFrontHandler: ChannelInboundHandler {
     private func forgetAll() {
         isEnding = true
         queue.removeAll()
+        body = ByteBuffer()
         receiving = .nothing
         for stream in streams.values { stream.abandon() }
         streams = [:]
@@ -141,6 +144,7 @@ package final class HTTPFrontHandler: ChannelInboundHandler {
         }
         isInputClosed = true
         isInputOver = true
+        dropBody()
         receiving = .nothing
         if isEnding { closeOnceSent() } else { advance() }
     }
@@ -151,7 +155,7 @@ package final class HTTPFrontHandler: ChannelInboundHandler {
         guard !isEnding, !isInputOver else { return }
         isInputOver = true
         if !receiving.isAnswered { enqueue(ErrorAnswer.unreadable(error).closing, receiving.trait) }
-        hold(-receiving.bodyBytes)
+        dropBody()
         receiving = .nothing
         advance()
     }
@@ -263,6 +267,12 @@ package final class HTTPFrontHandler: ChannelInboundHandler {
         front.hold(bytes)
     }
 
+    /// Of a request that is not going to be done.
+    func dropBody() {
+        hold(-body.readableBytes)
+        body = ByteBuffer()
+    }
+
     // MARK: Writing
 
     private func emit() {
@@ -283,7 +293,7 @@ package final class HTTPFrontHandler: ChannelInboundHandler {
                 let time = front.metrics.answered(trait.kind, answer.status, answer.outcome, since: trait.since)
                 front.log.answered(trait, answer.status, answer.outcome, after: time)
                 hold(-answer.body.readableBytes)
-                let isLast = answer.closes || trait.closes || isLastWhenWritten
+                let isLast = answer.closes || trait.closes || isLast()
                 let persistence: AnswerEncoder.Persistence =
                     isLast ? .close : trait.isHTTP10 ? .keepAliveExplicitly : .keepAlive
                 let shown = trait.wantsProblems ? answer.asProblem : answer
@@ -300,10 +310,11 @@ package final class HTTPFrontHandler: ChannelInboundHandler {
         }
     }
 
-    /// Whether nothing follows once the answer at hand is written: a worker that leaves says so on the last answer of
-    /// what it has read, and so does one whose client sends nothing more.
-    private var isLastWhenWritten: Bool {
-        guard front.isLeaving || isInputOver, queue.isEmpty, case .nothing = receiving else { return false }
+    /// Whether there is no other request than the one whose answer is at hand: a worker that leaves says so on the last
+    /// answer of what it has read, and so does one whose client sends nothing more.
+    /// - Parameter waiting: whether that one is in the queue still: 1, or 0.
+    private func isLast(waiting: Int = 0) -> Bool {
+        guard front.isLeaving || isInputOver, queue.count == waiting, case .nothing = receiving else { return false }
         return true
     }
 
@@ -322,7 +333,8 @@ package final class HTTPFrontHandler: ChannelInboundHandler {
         }
         guard stream.hasPending || stream.isFinished else { return false }
         if !stream.hasBegun {
-            stream.begin(for: trait, endsConnection: trait.closes || isInputOver || front.isLeaving, into: &out)
+            // (It is in the queue until all of it is written.)
+            stream.begin(for: trait, endsConnection: trait.closes || isLast(waiting: 1), into: &out)
             if stream.isEndless { count(stream, trait) }
         }
         if let piece = stream.takePending() {
@@ -435,7 +447,7 @@ package final class HTTPFrontHandler: ChannelInboundHandler {
         }
         if isLate(now) {
             isInputOver = true
-            hold(-receiving.bodyBytes)
+            dropBody()
             if !receiving.isAnswered { enqueue(ErrorAnswer.tooSlow, receiving.trait) }
             receiving = .nothing
             advance()

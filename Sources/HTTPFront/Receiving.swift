@@ -3,7 +3,7 @@
 internal import AccessControl
 private import Cluster
 private import KeyValue
-package import NIOCore
+internal import NIOCore
 internal import NIOHTTP1
 private import RequestTracing
 
@@ -12,8 +12,8 @@ private import RequestTracing
 /// (Indirect: most requests never are, and each looks whether one is.)
 package indirect enum Receiving {
     case nothing
-    /// Its body is kept, of which there is so much; the limit is in bytes.
-    case body(FrontRequest, ByteBuffer, limit: Int, AnswerQueue<FrontRequest>.Trait)
+    /// Its body is kept, in the handler; the limit is in bytes.
+    case body(FrontRequest, limit: Int, AnswerQueue<FrontRequest>.Trait)
     /// Its body is too large for one item, and is stored as it comes.
     case upload(Upload, FrontRequest, AnswerQueue<FrontRequest>.Trait)
     /// Its body is thrown away.
@@ -36,17 +36,12 @@ package indirect enum Receiving {
     var trait: AnswerQueue<FrontRequest>.Trait {
         switch self {
         case .nothing: AnswerQueue<FrontRequest>.Trait()
-        case .body(_, _, _, let trait), .upload(_, _, let trait), .dropping(_, let trait): trait
+        case .body(_, _, let trait), .upload(_, _, let trait), .dropping(_, let trait): trait
         }
     }
 
     var upload: Upload? {
         if case .upload(let upload, _, _) = self { upload } else { nil }
-    }
-
-    /// How much of a body is being kept.
-    var bodyBytes: Int {
-        if case .body(_, let body, _, _) = self { body.readableBytes } else { 0 }
     }
 }
 
@@ -89,7 +84,7 @@ extension HTTPFrontHandler {
                 case .failure(let refusal): return refuse(refusal.answer, reading, trait)
                 }
             } else {
-                receiving = .body(request, ByteBuffer(), limit: limit, trait)
+                receiving = .body(request, limit: limit, trait)
             }
             if reading.expectsContinue { askForBody() }
         }
@@ -135,22 +130,20 @@ extension HTTPFrontHandler {
         receivedBytes += part.readableBytes
         switch receiving {
         case .nothing: break
-        case .body(let request, var body, let limit, let trait):
-            let bytes = body.readableBytes
-            guard bytes + part.readableBytes <= limit else {
-                hold(-bytes)
-                switch upload(request, trait, bytes: bytes + part.readableBytes, over: limit) {
+        case .body(let request, let limit, let trait):
+            let bytes = body.readableBytes + part.readableBytes
+            guard bytes <= limit else {
+                let begun = body
+                dropBody()
+                switch upload(request, trait, bytes: bytes, over: limit) {
                 case .success(let upload):
                     receiving = .upload(upload, request, trait)
-                    upload.write.append(body)
+                    upload.write.append(begun)
                     return received(into: upload, part, trait)
                 case .failure(let refusal): return answerEarly(refusal.answer, trait)
                 }
             }
-            // So that the buffer has one owner while it grows.
-            receiving = .nothing
-            if bytes == 0 { body = part } else { body.writeImmutableBuffer(part) }
-            receiving = .body(request, body, limit: limit, trait)
+            if body.readableBytes == 0 { body = part } else { body.writeImmutableBuffer(part) }
             hold(part.readableBytes)
         case .upload(let upload, _, let trait): received(into: upload, part, trait)
         case .dropping(let atTheEnd, let trait):
@@ -172,8 +165,9 @@ extension HTTPFrontHandler {
         owesContinue = false
         switch ended {
         case .nothing: return
-        case .body(var request, let body, _, let trait):
+        case .body(var request, _, let trait):
             request.body = body
+            body = ByteBuffer()
             append(request, trait)
         case .upload(let upload, var request, let trait):
             request.upload = NIOLoopBound(upload, eventLoop: front.loop)

@@ -215,6 +215,31 @@ struct LargeValueTests {
         #expect(answers.map(\.text) == [value, "1"] && crowd.allSatisfy { $0.answers().isEmpty })
     }
 
+    /// How a connection comes to its end.
+    enum Ending: CaseIterable { case lastRequest, halfClosed, leavingWorker }
+
+    @Test("what was sent behind it is done and answered where nothing more is to come", arguments: Ending.allCases)
+    func pipelinedAtTheEnd(_ ending: Ending) throws {
+        let connection = try Self.connection()
+        let value = Self.value(60_000)
+        #expect(connection.ask(Self.head(60_000) + value)?.status == 204)
+        connection.data.isSlow = true
+        connection.send(
+            getRequest("/keys/a") + postRequest("/route", "key=b&val=2")
+                + getRequest("/route?key=b", ending == .lastRequest ? "Connection: close\r\n" : ""))
+        if ending == .halfClosed { connection.closeInput() }
+        if ending == .leavingWorker { connection.front.leave() }
+        var answers: [ReadAnswer] = []
+        while !connection.data.waiting.isEmpty {
+            connection.data.release([0])
+            connection.run()
+            answers += connection.answers()
+        }
+        #expect(answers.map(\.text) == [value, "OK", "2"])
+        #expect(answers.map(\.closes) == [false, false, true] && !connection.isOpen)
+        #expect(connection.front.heldBytes == 0)
+    }
+
     @Test("it is no number, and no part of a batch's answer is missing without a word")
     func elsewhere() throws {
         let connection = try Self.connection()

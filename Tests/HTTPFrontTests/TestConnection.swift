@@ -121,6 +121,12 @@ final class TestConnection {
         run()
     }
 
+    /// The client sends nothing more.
+    func closeInput() {
+        channel.pipeline.fireUserInboundEventTriggered(ChannelEvent.inputClosed)
+        run()
+    }
+
     func run() { channel.embeddedEventLoop.run() }
 
     func advance(_ time: TimeAmount) { channel.embeddedEventLoop.advanceTime(by: time) }
