@@ -69,6 +69,24 @@ export KVSERVER_SHARED_RUNTIME=1
 export TSAN_OPTIONS="halt_on_error=1 exitcode=66 suppressions=$HERE/Tests/sanitizers/thread.suppressions ${TSAN_OPTIONS:-}"
 # (What libraries keep for ever is no leak of ours, and memcached's client is given memory by one thread and freed by another.)
 export ASAN_OPTIONS="detect_leaks=0 halt_on_error=1 ${ASAN_OPTIONS:-}"
+# Whether the sanitizer reports what is planted, and nothing else.
+sees_planted_errors() {
+    local kind=$1 program=$2/planted case output
+    swiftc -O -parse-as-library -sanitize="$kind" Tests/sanitizers/planted.swift -o "$program" 2>&1 |
+        { grep -v "$remark" || true; }
+    for case in ${errors[$kind]} ${clean[$kind]}; do
+        output=$(LD_PRELOAD=$preloaded "$program" "$case" 2>&1) || true
+        if [[ " ${errors[$kind]} " == *" $case "* ]]; then
+            grep -qE 'WARNING: ThreadSanitizer: (data|Swift access) race|ERROR: AddressSanitizer: heap' <<<"$output" ||
+                { printf 'not reported: %s\n' "$case" && return 1; }
+        else
+            ! grep -q Sanitizer <<<"$output" || { printf 'reported: %s\n%s\n' "$case" "$output" && return 1; }
+        fi
+    done
+}
+declare -A errors=([thread]='race late-write two-mutexes' [address]='freed beyond')
+declare -A clean=([thread]='handed-over one-mutex' [address]='handed-over one-mutex')
+
 for kind in "${kinds[@]}"; do
     options=(-c release --sanitize "$kind" --scratch-path "$HERE/.build/sanitize-$kind")
     if [ -n "$build" ]; then
@@ -84,6 +102,7 @@ for kind in "${kinds[@]}"; do
         preloaded=$programs/handover.so
         clang -Wall -Werror -O1 -shared -fPIC -o "$preloaded" Tests/sanitizers/handover.c
     fi
+    count "planted errors, $kind" sees_planted_errors "$kind" "$programs"
     # (Not by `swift test`, which would be given what is for the tests alone. Simulations are one thread each, and slow.)
     count "unit tests, $kind" nice -n 19 env ${preloaded:+LD_PRELOAD="$preloaded"} \
         "$programs/kvserverPackageTests.xctest" --testing-library swift-testing --skip SimulationTests
