@@ -56,6 +56,7 @@ package final class LocalReplica: Replica {
         for legs in [reads, writes] where !legs.isEmpty {
             let deadline = legs.reduce(legs[0].deadline) { min($0, $1.deadline) }
             submit(legs.map { $0.operation }, deadline: deadline) { outcomes, _ in
+                precondition(outcomes.count == legs.count, "each operation has its outcome")
                 for index in legs.indices { legs[index].completion(outcomes[index]) }
             }
         }

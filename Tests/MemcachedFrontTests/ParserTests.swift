@@ -125,6 +125,15 @@ struct ParserTests {
         ("ms a 2 I\r\nhi\r\n", "CLIENT_ERROR flag I of ms is not served"),
         ("ms a 2 MX\r\nhi\r\n", "CLIENT_ERROR invalid mode for ms M token"),
         ("ma a Dx\r\n", "CLIENT_ERROR invalid numeric delta value"),
+        // What only looks like a verb.
+        ("\0get a\r\n", "ERROR"), ("\(String(repeating: "\0", count: 12))\u{1}get a\r\n", "ERROR"),
+        ("GET a\r\n", "ERROR"),
+        ("verbosityverbosity 1\r\n", "ERROR"), ("none a\r\n", "ERROR"), (" \r\n", "ERROR"), ("\r\n", "ERROR"),
+        // The longest line.
+        (
+            "delete \(String(repeating: "y", count: 2040))\r\n",
+            "CLIENT_ERROR bad command line format.  Usage: delete <key> [noreply]"
+        ),
     ])
     func refused(_ text: String, _ line: String) throws {
         let events = ParserTests.events(text + "mn\r\n")
@@ -141,7 +150,7 @@ struct ParserTests {
         ("set a 0 0 3\r\nab\r\nx", "CLIENT_ERROR bad data chunk"),
         ("x\(String(repeating: "y", count: 2100))", "CLIENT_ERROR line too long: 2048 bytes, and 262144 of a get"),
         (
-            "delete \(String(repeating: "y", count: 2100))\r\n",
+            "delete \(String(repeating: "y", count: 2041))\r\n",
             "CLIENT_ERROR line too long: 2048 bytes, and 262144 of a get"
         ),
     ])
