@@ -67,8 +67,9 @@ count() {
 export KVSERVER_SHARED_RUNTIME=1
 # A report ends the process, so that no test passes with one.
 export TSAN_OPTIONS="halt_on_error=1 exitcode=66 suppressions=$HERE/Tests/sanitizers/thread.suppressions ${TSAN_OPTIONS:-}"
-# (What libraries keep for ever is no leak of ours, and memcached's client is given memory by one thread and freed by another.)
-export ASAN_OPTIONS="detect_leaks=0 halt_on_error=1 ${ASAN_OPTIONS:-}"
+# (What libraries keep for ever is no leak of ours, and memcached's client is given memory by one thread and freed by
+# another. A test looks at how much memory is resident: of what was freed, little is kept.)
+export ASAN_OPTIONS="detect_leaks=0 halt_on_error=1 quarantine_size_mb=4 thread_local_quarantine_size_kb=64 ${ASAN_OPTIONS:-}"
 # Whether the sanitizer reports what is planted, and nothing else.
 sees_planted_errors() {
     local kind=$1 program=$2/planted case output
