@@ -16,6 +16,7 @@ Usage: Tests/run.sh [--only PART]... [--seed N]
 Installs what is missing (with apt-get, through sudo unless you are root), builds for release, and runs the tests:
 
   swift        units, simulations, and memcached: a real one and a scripted one
+  fuzz         whether the fuzz targets still compile (which nobody else builds)
   instructions how many instructions requests and their parts take (Tests/bench/instructions.py)
   deploy       the scripts, units and configurations, and a life of the local cluster
   end_to_end   real clusters on loopback, behind HAProxy, under load and faults
@@ -41,7 +42,7 @@ while [ $# -gt 0 ]; do
     case $1 in
     --only)
         needs_value "$@"
-        case $2 in swift | instructions | deploy | end_to_end | faults) chosen+="$2 " ;; *) misused "no such part: $2" ;; esac
+        case $2 in swift | fuzz | instructions | deploy | end_to_end | faults) chosen+="$2 " ;; *) misused "no such part: $2" ;; esac
         shift 2
         ;;
     --seed) needs_value "$@" && seed=$2 && shift 2 ;;
@@ -49,7 +50,7 @@ while [ $# -gt 0 ]; do
     *) misused "unknown argument: $1" ;;
     esac
 done
-[ "$chosen" != ' ' ] || chosen=' swift instructions deploy end_to_end faults '
+[ "$chosen" != ' ' ] || chosen=' swift fuzz instructions deploy end_to_end faults '
 [ -z "$seed" ] || is_number "$seed" 0 999999999 || misused "--seed takes a number up to 999999999: $seed"
 
 logs=$(mktemp -d)
@@ -152,8 +153,6 @@ build() {
     limited build "$BUILD_LIMIT" swift build -c release --build-tests || status=$?
     if [ "$status" = 0 ]; then
         built=yes
-        # (Nobody else builds the fuzz targets.)
-        if Fuzz/check.sh; then count fuzz-targets 1 0 0; else count fuzz-targets 0 1 1; fi
         if [ -z "${KVSERVER_BINARY:-}" ]; then
             KVSERVER_BINARY=$(swift build -c release --show-bin-path)/KVServer
             export KVSERVER_BINARY
@@ -181,6 +180,12 @@ run_swift() {
         swift test -c release --skip-build --disable-xctest --filter SimulationTests || status=$?
         exit $status' || status=$?
     count_swift "$status"
+}
+
+run_fuzz() {
+    local status=0
+    limited fuzz 60 Fuzz/check.sh || status=$?
+    if [ "$status" = 0 ]; then count fuzz 1 0 0; else count fuzz 0 1 "$status"; fi
 }
 
 run_instructions() {
@@ -219,7 +224,7 @@ if [ -z "${KVSERVER_BINARY:-}" ] || [[ $chosen == *' swift '* ]]; then
     check_swift
     build
 fi
-for part in swift instructions deploy end_to_end faults; do
+for part in swift fuzz instructions deploy end_to_end faults; do
     if [[ $chosen == *" $part "* ]]; then
         say "=== $part"
         "run_$part"
