@@ -6,7 +6,7 @@
 /// which comes late, from the socket of a memcached that hung, can't take a pair with it that was written since.
 package struct BulkDelete: Sendable {
     private static let timeoutMilliseconds = 1000
-    private static let chunkKeys = 1024
+    private static let chunkKeys = 128
     private static let longestLine = 128
 
     private let endpoint: MemcachedEndpoint

@@ -4,8 +4,11 @@ internal import HashRing
 internal import KeyValue
 internal import NIOCore
 
-/// Many stores in one round trip: all requests first, then all answers. libmemcached sends a store only after the
+/// Many stores in one round trip: the requests first, then the answers. libmemcached sends a store only after the
 /// answer to the one before, and each wait costs more than the store itself.
+///
+/// Of very many some answers are taken before the last request is sent: memcached reads nothing while its answers find
+/// no room, and both would wait for each other.
 ///
 /// The text protocol's answers carry no names, so they count only if they came whole: as many lines as there were
 /// requests, each of them one that a store may have, and the answer to a no-op behind them. Otherwise nothing is known
@@ -33,6 +36,9 @@ struct WritePipeline: ~Copyable {
     private static let bufferBytes = 16 << 10
     /// Requests are sent in pieces of about this many bytes.
     private static let pieceBytes = 64 << 10
+    /// How many stores may be unanswered while another piece is sent. Each answer may take a kibibyte of a unix socket's
+    /// buffer (208 KiB on Linux), whatever its length.
+    private static let unansweredStores = 128
     /// So that the same timeout serves many turns.
     private static let timeoutStepMilliseconds = 50
     /// Control values are padded to no more than this many bytes where they are as short as a stamp.
@@ -55,8 +61,9 @@ struct WritePipeline: ~Copyable {
         try connect(to: generation, until: deadline)
         guard deadline > .now() else { throw .timedOut }
         do throws(MemcachedError) {
-            try send(stores, until: deadline)
-            return try receive(stores.count, until: deadline)
+            var replies = StoreReplies(stores.count)
+            try send(stores, &replies, until: deadline)
+            return try receive(&replies, until: deadline)
         } catch {
             connection = nil
             return stores.map { _ in .unknown(error) }
@@ -100,9 +107,12 @@ struct WritePipeline: ~Copyable {
 
     // MARK: Requests and answers
 
-    private mutating func send(_ stores: [Store], until deadline: NIODeadline) throws(MemcachedError) {
+    private mutating func send(
+        _ stores: [Store], _ replies: inout StoreReplies, until deadline: NIODeadline
+    ) throws(MemcachedError) {
         request.removeAll(keepingCapacity: request.capacity <= 4 * WritePipeline.pieceBytes)
-        for store in stores {
+        var pieceStart = 0
+        for (index, store) in stores.enumerated() {
             request.append(contentsOf: store.token == nil ? "add ".utf8 : "cas ".utf8)
             request.append(contentsOf: store.key.bytes)
             request.append(contentsOf: " 0 ".utf8)
@@ -116,13 +126,27 @@ struct WritePipeline: ~Copyable {
             request.append(contentsOf: "\r\n".utf8)
             request.append(contentsOf: store.value.readableBytesView)
             request.append(contentsOf: "\r\n".utf8)
-            if request.count >= WritePipeline.pieceBytes {
-                guard deadline > .now() else { throw .timedOut }
+            let next = index + 1
+            if request.count >= WritePipeline.pieceBytes || next - pieceStart == WritePipeline.unansweredStores {
+                try takeAnswers(&replies, upTo: next - WritePipeline.unansweredStores, deadline)
                 try sendRequest()
+                pieceStart = next
             }
         }
         request.append(contentsOf: "mn\r\n".utf8)
+        try takeAnswers(&replies, upTo: stores.count - WritePipeline.unansweredStores, deadline)
         try sendRequest()
+    }
+
+    /// Until there are so many of them.
+    private mutating func takeAnswers(
+        _ replies: inout StoreReplies, upTo count: Int, _ deadline: NIODeadline
+    ) throws(MemcachedError) {
+        guard deadline > .now() else { throw .timedOut }
+        while replies.count < count {
+            try connection?.receive { replies.take($0) }
+            guard deadline > .now() else { throw .timedOut }
+        }
     }
 
     private mutating func sendRequest() throws(MemcachedError) {
@@ -140,8 +164,9 @@ struct WritePipeline: ~Copyable {
         }
     }
 
-    private mutating func receive(_ count: Int, until deadline: NIODeadline) throws(MemcachedError) -> [Answer] {
-        var replies = StoreReplies(count)
+    private mutating func receive(
+        _ replies: inout StoreReplies, until deadline: NIODeadline
+    ) throws(MemcachedError) -> [Answer] {
         while true {
             try connection?.receive { replies.take($0) }
             if let answers = try replies.answers() { return answers }
@@ -154,15 +179,18 @@ struct WritePipeline: ~Copyable {
 package struct StoreReplies {
     private static let longestLine = 128
 
-    private let count: Int
+    private let wanted: Int
     private var lines = LineReader(longest: longestLine)
     private var read: [WritePipeline.Answer] = []
 
     /// - Parameter count: of the stores.
     package init(_ count: Int) {
-        self.count = count
+        wanted = count
         read.reserveCapacity(count)
     }
+
+    /// How many answers have come.
+    var count: Int { lines.count }
 
     package mutating func take(_ bytes: UnsafeRawBufferPointer) { lines.take(bytes) }
 
@@ -170,9 +198,9 @@ package struct StoreReplies {
     /// what so many stores are answered.
     mutating func answers() throws(MemcachedError) -> [WritePipeline.Answer]? {
         guard !lines.isOverlong else { throw .protocolViolation(lines.last ?? "") }
-        for line in lines.all[read.count..<min(lines.count, count)] { read.append(try StoreReplies.answer(line)) }
-        guard lines.count > count else { return nil }
-        guard lines.count == count + 1, lines.isAtLineEnd, lines.last == "MN" else {
+        for line in lines.all[read.count..<min(lines.count, wanted)] { read.append(try StoreReplies.answer(line)) }
+        guard lines.count > wanted else { return nil }
+        guard lines.count == wanted + 1, lines.isAtLineEnd, lines.last == "MN" else {
             throw .protocolViolation("more answers than requests")
         }
         return read

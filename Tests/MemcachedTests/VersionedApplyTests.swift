@@ -30,6 +30,21 @@ extension MemcachedTests {
             }
         }
 
+        /// memcached stops reading while its answers find no room: whoever sends all before it takes any waits for ever.
+        @Test(arguments: [(800, 16_000), (6000, 100)]) func manyStoresInOneTurnDoNotWaitForEachOther(
+            count: Int, bytes: Int
+        ) async throws {
+            try await Rig.withRealMemcached { _, rig in
+                let value = String(repeating: "v", count: bytes)
+                // (The second time they overwrite.)
+                for _ in 0..<2 {
+                    let stores = Pair.numbered(0..<count).map { Operation.stamp($0.key, $0.envelope(value)) }
+                    let outcomes = await rig.perform(stores, within: .seconds(5))
+                    #expect(outcomes.allSatisfy { $0.storedVersion != nil })
+                }
+            }
+        }
+
         @Test func applyStoresWhatIsNewerAndKeepsWhatIsNot() async throws {
             try await Rig.withRealMemcached { _, rig in
                 let pair = Pair("gate")
