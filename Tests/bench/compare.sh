@@ -104,6 +104,19 @@ progress() {
     printf '[%d of %d, %s min left] %s\n' "$done_count" "$total" "$left" "$*" >&2
 }
 
+# Until nobody is busy with what came before (etcd goes on writing for seconds), for ten seconds at most.
+settle() {
+    local before after
+    for _ in {1..100}; do
+        before=$(awk '/^cpu / { print $5 + $6, $2 + $3 + $4 + $7 + $8 }' /proc/stat)
+        sleep 0.1
+        after=$(awk '/^cpu / { print $5 + $6, $2 + $3 + $4 + $7 + $8 }' /proc/stat)
+        # shellcheck disable=SC2086 # words
+        set -- $before $after
+        [ $(($4 - $2)) -gt $((($3 - $1) / 8)) ] || return 0
+    done
+}
+
 # record PART ROUND SYSTEM WORK BYTES CONNECTIONS UNIT VALUE [ERRORS MEDIAN_US P99_US]
 record() {
     local line
@@ -118,6 +131,7 @@ take() {
     # With a quarter of a GiB under way, many a first answer takes longer than a short measurement.
     [ $((bytes * connections)) -lt $((128 << 20)) ] || seconds=$((seconds * 4))
     progress "$part, round $((round + 1)): $system $work, $bytes bytes, $connections connections"
+    settle
     figures=$(measure "$seconds" "$connections" "http://$address" "$@")
     # shellcheck disable=SC2086 # words
     record "$part" "$round" "$system" "$work" "$bytes" "$connections" requests/s $figures
