@@ -70,6 +70,7 @@ export TSAN_OPTIONS="halt_on_error=1 exitcode=66 suppressions=$HERE/Tests/saniti
 # (What libraries keep for ever is no leak of ours, and memcached's client is given memory by one thread and freed by
 # another. A test looks at how much memory is resident: of what was freed, little is kept.)
 export ASAN_OPTIONS="detect_leaks=0 halt_on_error=1 quarantine_size_mb=4 thread_local_quarantine_size_kb=64 ${ASAN_OPTIONS:-}"
+
 # Whether the sanitizer reports what is planted, and nothing else.
 sees_planted_errors() {
     local kind=$1 program=$2/planted case output

@@ -13,8 +13,9 @@ final class GetRun {
     private let withCas: Bool
     /// May answer before it returns.
     private let fetch: (Key, @escaping (Found) -> Void) -> Void
-    /// The answers from `first` on; nil: asked and not answered.
     // (`unchecked`: see `CommandHandler`.)
+
+    /// The answers from `first` on; nil: asked and not answered.
     @exclusivity(unchecked) private var window = Deque<Found?>()
     @exclusivity(unchecked) private var first = 0
     @exclusivity(unchecked) private var isAbandoned = false

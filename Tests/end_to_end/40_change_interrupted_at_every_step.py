@@ -37,10 +37,9 @@ POINTS = {
     "ring.job.clean.batch": "cleaning",
     "ring.finish": "cleaning",
 }
-#: Until here the losing node alone holds all the pairs that move, and from the second one on the gaining node does: it was asked for the last
-#: time before, and that it holds them alone is decided (docs/ring-changes.md).
+#: Until here the losing node alone holds all the pairs that move, and from the second one on the gaining node does.
 LAST_POINT_WITH_ONE_COPY = "ring.job.copy.batch"
-FIRST_POINT_WITH_ONE_COPY_AGAIN = "ring.announce.cleaning"
+FIRST_POINT_WITH_ONE_COPY_AGAIN = "ring.announced.cleaning"
 
 VICTIMS = ("coordinator", "loser", "gainer", "bystander")
 KINDS = ("kill worker", "kill workers", "empty memcached", "pause host")
