@@ -40,10 +40,15 @@ package struct LeaseStore: Sendable {
     {
         let key = "lease.\(name)"
         let bytes = Array(holder.utf8)
-        guard let held = try await control.get(key) else {
-            return try await control.add(key, bytes, timeToLive: timeToLive)
+        if let held = try await control.get(key) {
+            guard held.bytes == bytes else { return false }
+            if try await control.compareAndSwap(key, bytes, token: held.token, timeToLive: timeToLive) == .stored {
+                return true
+            }
+        } else if try await control.add(key, bytes, timeToLive: timeToLive) {
+            return true
         }
-        guard held.bytes == bytes else { return false }
-        return try await control.compareAndSwap(key, bytes, token: held.token, timeToLive: timeToLive) == .stored
+        // Somebody came in between: perhaps another task of this holder's, which took it for both.
+        return try await control.get(key)?.bytes == bytes
     }
 }

@@ -36,8 +36,8 @@ struct WritePipeline: ~Copyable {
     private static let bufferBytes = 16 << 10
     /// Requests are sent in pieces of about this many bytes.
     private static let pieceBytes = 64 << 10
-    /// How many stores may be unanswered while another piece is sent. Each answer may take a kibibyte of a unix socket's
-    /// buffer (208 KiB on Linux), whatever its length.
+    /// How many stores may be unanswered while another piece is sent. Each answer may take a kibibyte of a unix
+    /// socket's buffer (208 KiB on Linux), whatever its length.
     private static let unansweredStores = 128
     /// So that the same timeout serves many turns.
     private static let timeoutStepMilliseconds = 50

@@ -30,7 +30,8 @@ extension MemcachedTests {
             }
         }
 
-        /// memcached stops reading while its answers find no room: whoever sends all before it takes any waits for ever.
+        /// memcached stops reading while its answers find no room: whoever sends all before it takes any waits for
+        /// ever.
         @Test(arguments: [(800, 16_000), (6000, 100)]) func manyStoresInOneTurnDoNotWaitForEachOther(
             count: Int, bytes: Int
         ) async throws {
