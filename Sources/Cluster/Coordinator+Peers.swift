@@ -66,6 +66,7 @@ extension Coordinator {
         if case .replace = operation, placement.decider != node { return .notApplied(.notOwner) }
         // A version above what is held can't be told before it is known what was held.
         if case .stamp = operation, view.isRecovering { return .notApplied(.recovering) }
+        if operation.isWrite, view.acknowledgesNothing { return .notApplied(.recovering) }
         if case .stamp = operation, isClockAhead { return .notApplied(.clockAhead) }
         return nil
     }

@@ -54,6 +54,8 @@ package enum PeerMessage {
             case draining
             /// Kept, but this memory has to be refilled before the change may go on.
             case recovering
+            /// Kept; but what was verified here is lost, and the losers, which may delete it now, alone have it still.
+            case lostWhatWasVerified
             case overtaken
             case notPromised
         }

@@ -98,7 +98,9 @@ package struct PeerService: Sendable {
             return .init(state: .draining, generation: after.generation)
         }
         let needsWhole = announcement.document.transition?.step.needsWholeMemories ?? false
-        return .init(state: needsWhole && after.isRecovering ? .recovering : .adopted, generation: generation)
+        if needsWhole, after.isRecovering { return .init(state: .recovering, generation: generation) }
+        let isWithout = try await keeper.isWithoutWhatWasVerified()
+        return .init(state: isWithout ? .lostWhatWasVerified : .adopted, generation: generation)
     }
 
     /// Whether every worker of this host has let go of all older epochs.

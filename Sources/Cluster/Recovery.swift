@@ -93,6 +93,8 @@ package final class Recovery: Sendable {
         let generation = view.stamp.generation
         let now = MonotonicClock.milliseconds()
         var progress = await progress() ?? Progress(generation: generation, beganMilliseconds: now, sources: [])
+        // The losers have it, and the change goes back to where they give it; else it ends, and it is lost.
+        if try await keeper.isWithoutWhatWasVerified() { return }
         let plan = RefillPlan(document, node: node)
         var whole: Set<NodeID> = []
         var recovering: Set<NodeID> = []

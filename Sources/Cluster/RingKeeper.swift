@@ -167,6 +167,14 @@ package actor RingKeeper {
         return (record.document, stamp.generation)
     }
 
+    /// Whether a ring change has to go back for the sake of this memory.
+    package func isWithoutWhatWasVerified() async throws -> Bool {
+        guard let stamp = try await with.control.hostStamp(), let (record, _) = try await readRecord() else {
+            throw Failure.forgotten
+        }
+        return record.isWithoutWhatWasVerified(memory(stamp.generation))
+    }
+
     /// What memcached says of itself at this moment.
     package func currentStamp() async throws -> HostStamp {
         guard let stamp = try await with.control.hostStamp() else { throw Failure.forgotten }
@@ -356,6 +364,7 @@ package actor RingKeeper {
         } catch {
             with.logger.error("the ring on disk can't be used", metadata: ["error": "\(error)"])
         }
+        let previous = newest
         let others = newest.map { Set($0.members + $0.standbys).subtracting([with.node]) } ?? []
         let answers = await ask(others)
         for case let heard? in answers.map(\.document) + [await recorded(atOneWith: newest)] {
@@ -371,13 +380,15 @@ package actor RingKeeper {
             with.logger.warning("the ring on disk waits until another of its nodes confirms it")
             throw Failure.forgotten
         }
-        let record = HostRingRecord(document: newest)
+        let memory = memory(Generation(.random(in: 1 ... .max)))
+        var record = HostRingRecord(document: newest)
+        // (What others have gone on to while this host came back counts as if it heard of it afterwards.)
+        if let previous { record.examine(memory, after: previous) }
         _ = try await with.control.add(RingKeeper.recordKey, Array(try JSONEncoder().encode(record)))
         guard let (held, _) = try await readRecord() else { throw Failure.forgotten }
-        let memory = memory(Generation(.random(in: 1 ... .max)))
         let stamp = HostStamp(
             epoch: held.epoch, generation: memory.generation,
-            isRecovering: memory.isWantingEmpty(under: held.document))
+            isRecovering: held.wantingSince != nil || memory.isWantingEmpty(under: held.document))
         _ = try await with.control.addHostStamp(stamp)
         guard let written = try await with.control.hostStamp() else { throw Failure.forgotten }
         if let newest, newest.epoch > held.epoch { return try await learn(newest) }

@@ -13,6 +13,8 @@ package final class RingView: Sendable {
     package let table: RoutingTable?
     /// Whether this node must not answer reads of moving slots: they rest on a memory of its that is gone.
     package let isFenced: Bool
+    /// Whether it must not acknowledge writes either: see `HostMemory`.
+    package let acknowledgesNothing: Bool
 
     /// Whether this node's memory was lost and has not been refilled: what it lacks says nothing.
     package var isRecovering: Bool { stamp.isRecovering }
@@ -23,8 +25,9 @@ package final class RingView: Sendable {
     package init(stamp: HostStamp, document: RingDocument?, node: NodeID) {
         self.stamp = stamp
         self.table = document.flatMap { $0.ring.isEmpty ? nil : RoutingTable($0) }
-        self.isFenced =
-            document.map { HostMemory(node: node, generation: stamp.generation).isFenced(under: $0) } ?? false
+        let memory = HostMemory(node: node, generation: stamp.generation)
+        self.isFenced = document.map { memory.isFenced(under: $0) } ?? false
+        self.acknowledgesNothing = stamp.isRecovering && document.map { memory.isToWaitEmpty(under: $0) } ?? false
     }
 
     package var document: RingDocument? { table?.document }

@@ -276,6 +276,7 @@ package actor TransitionDriver {
                     node, document.epoch, reason: "its workers still act on the ring before", answer.generation)
             case .recovering:
                 return .failed(node, document.epoch, reason: "its memory is being refilled", answer.generation)
+            case .lostWhatWasVerified: return .lostWhatWasVerified(node, document.epoch)
             case .notPromised:
                 // Its memory may have forgotten the promise; the next renewal either gets it again or learns who has
                 // it.

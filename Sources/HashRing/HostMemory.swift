@@ -32,9 +32,18 @@ package struct HostMemory: Hashable, Sendable {
         guard let previous else { return isWantingEmpty(under: next) }
         // What was verified to have everything that moved was an earlier memory, lost after its host's last word.
         guard let transition = previous.transition, transition.step == .settling,
-            let fence = transition.fence(of: node), fence != generation, next.ring.contains(node)
+            let fence = transition.fence(of: node), fence != generation, next.ring.contains(node),
+            MovePlan(transition, replicas: previous.replicas).gainers.contains(node)
         else { return false }
         return next.transition?.id != transition.id || next.transition?.step == .cleaning
+    }
+
+    /// Whether it must not acknowledge anything while it is wanting under this document: where a change may yet go back
+    /// to those that have what it lacks, they must have all that was acknowledged.
+    package func isToWaitEmpty(under document: RingDocument) -> Bool {
+        guard let transition = document.transition else { return false }
+        return transition.step == .cleaning && transition.abortReason == nil
+            && RefillPlan(document, node: node).isEmpty
     }
 
     /// Whether it must not answer reads of moving slots: they rest on an earlier memory, which is gone.

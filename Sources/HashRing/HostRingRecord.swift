@@ -34,6 +34,13 @@ package struct HostRingRecord: Hashable, Sendable, Codable {
         if isWanting { wantingSince = document.epoch }
     }
 
+    /// Whether the memory that was verified to have what moves was lost before this host stood on the document that
+    /// lets the losers delete it, and they alone have it still: the change has to go back.
+    package func isWithoutWhatWasVerified(_ memory: HostMemory) -> Bool {
+        guard let document, wantingSince == document.epoch else { return false }
+        return memory.isToWaitEmpty(under: document)
+    }
+
     package enum PromiseAnswer: Hashable, Sendable {
         case granted
         case heldBy(String)

@@ -37,6 +37,8 @@ package struct RingTransitionStateMachine: Hashable, Sendable {
     package enum Event: Hashable, Sendable {
         /// The node stands on that epoch, all its workers drained; its memcached is of this generation.
         case adopted(NodeID, Epoch, Generation)
+        /// The node stands on that epoch, in which losers delete, but in a memory that never had what was verified.
+        case lostWhatWasVerified(NodeID, Epoch)
         /// The node has done the job under that epoch.
         case jobDone(NodeID, Job, Epoch, JobReport)
         /// The node could not be reached, or could not do it now; with its memory's generation, where it said so.
@@ -190,6 +192,13 @@ package struct RingTransitionStateMachine: Hashable, Sendable {
             guard epoch == document.epoch else { return [] }
             failing[node] = nil
             return adopted(node, generation, now: now)
+        case .lostWhatWasVerified(let node, let epoch):
+            guard epoch == document.epoch, let transition = document.transition, transition.step == .cleaning,
+                transition.abortReason == nil, gainers.contains(node), case .announcing = phase
+            else { return [] }
+            // The losers have everything still, and nothing was acknowledged on this rung: whoever does that alone is
+            // this node, which has refused it. (What has settled stays settled; other gainers may have acknowledged.)
+            return enter(transition.moved(to: .crossing), now: now)
         case .jobDone(let node, let job, let epoch, let report):
             guard epoch == document.epoch else { return [] }
             failing[node] = nil
@@ -321,7 +330,7 @@ package struct RingTransitionStateMachine: Hashable, Sendable {
             return [.end(.notBegun(node, reason: reason))]
         case .announcing(let audience, var waiting):
             guard waiting.contains(node) else { return [] }
-            if !isNeeded(node), now - phaseBegan >= RingTransitionStateMachine.courtesyMilliseconds {
+            if !isNeeded(node), now - phaseBegan >= patience(with: node) {
                 waiting.remove(node)
                 phase = .announcing(to: audience, waiting: waiting)
                 return waiting.isEmpty ? announced(now: now) : []
@@ -362,6 +371,14 @@ package struct RingTransitionStateMachine: Hashable, Sendable {
         if transition.step == .cleaning, document.epoch == resumedEpoch { return false }
         if transition.abortReason != nil || transition.step == .cleaning { return losers.contains(node) }
         return holders.contains(node)
+    }
+
+    /// For how long somebody is waited for whose word is not needed: longest before losers delete what a gainer is then
+    /// the only one to have.
+    private func patience(with node: NodeID) -> Int64 {
+        let isLast = document.transition.map { $0.step == .cleaning && $0.abortReason == nil } ?? false
+        return isLast && gainers.contains(node)
+            ? RingTransitionStateMachine.patienceMilliseconds : RingTransitionStateMachine.courtesyMilliseconds
     }
 
     /// An abort, where the rung can't be left upwards. Nil where there is no way down, or where a loser is known to

@@ -83,6 +83,41 @@ struct HostMemoryTests {
                 == (before == .settling && generation == 11))
     }
 
+    /// What a loser had then is the gainer's, by the gainer's word.
+    @Test func aLoserThatForgotIsNotWantingForWhatItGave() throws {
+        let previous = try document(4, replicas: 1, try joining(.settling, [2: 1, 3: 10]))
+        let next = try document(4, replicas: 1, epoch: 4, try joining(.cleaning, [:]))
+        #expect(!memory(2, generation: 2).isWanting(under: next, after: previous))
+        #expect(memory(3, generation: 11).isWanting(under: next, after: previous))
+    }
+
+    /// Where nobody but the losers could refill it, and not where other replicas do.
+    @Test(arguments: [1, 3])
+    func theChangeGoesBackForWhatOnlyLosersHave(replicas: Int) throws {
+        let settling = try document(4, replicas: replicas, try joining(.settling, [2: 1, 3: 10]))
+        let cleaning = try document(4, replicas: replicas, epoch: 4, try joining(.cleaning, [:]))
+        for (generation, isLost) in [(10, false), (11, true)] as [(UInt64, Bool)] {
+            let memory = memory(3, generation: generation)
+            #expect(memory.isToWaitEmpty(under: cleaning) == (replicas == 1))
+            #expect(!memory.isToWaitEmpty(under: settling))
+            var record = HostRingRecord(document: settling)
+            #expect(!record.isWithoutWhatWasVerified(memory))
+            _ = record.learn(cleaning)
+            record.examine(memory, after: settling)
+            #expect(record.isWithoutWhatWasVerified(memory) == (isLost && replicas == 1))
+            // Another memory, that stood on cleaning before it was lost: what it had acknowledged is gone.
+            #expect(!HostRingRecord(document: cleaning).isWithoutWhatWasVerified(memory))
+            let after = try document(4, replicas: replicas, epoch: 5, try joining(.crossing, [:]))
+            _ = record.learn(after)
+            record.examine(memory, after: cleaning)
+            #expect(!record.isWithoutWhatWasVerified(memory), "the change is back where losers give")
+        }
+        var aborted = try joining(.cleaning, [:])
+        aborted.abortReason = "enough"
+        let back = try document(3, replicas: replicas, epoch: 4, aborted)
+        #expect(!memory(3, generation: 11).isToWaitEmpty(under: back), "the losers keep what they have")
+    }
+
     /// What the fences are for: the losing side answers alone while copying, the gaining side while settling.
     @Test(arguments: RingTransition.Step.allCases)
     func fences(_ step: RingTransition.Step) throws {

@@ -178,6 +178,68 @@ struct RingTransitionTests {
         #expect(fixture.step == .settling && fixture.epoch == Epoch(7))
     }
 
+    /// After its last word on settling, and before it stands on cleaning: the losers have everything still.
+    @Test(arguments: [false, true])
+    func aGainerEmptiedBeforeItStandsOnCleaningMakesAllCrossAgain(isResumed: Bool) throws {
+        var fixture = try Fixture()
+        fixture.climbToSettling()
+        fixture.adopt()
+        fixture.hear(.adopted(fixture.gainer, fixture.epoch, Generation(10)))
+        #expect(fixture.step == .cleaning && fixture.epoch == Epoch(5))
+        if isResumed { (fixture.machine, _) = Machine.resuming(fixture.machine.document, nowMilliseconds: 0) }
+        fixture.hear(.adopted(fixture.loser, fixture.epoch, Generation(1)))
+        fixture.hear(.lostWhatWasVerified(fixture.gainer, Epoch(4)))
+        #expect(fixture.actions == [], "an old answer")
+        fixture.hear(.lostWhatWasVerified(fixture.gainer, fixture.epoch))
+        #expect(fixture.step == .crossing && fixture.epoch == Epoch(6))
+        #expect(fixture.actions == [.announce(fixture.machine.document, to: fixture.loser, afterMilliseconds: 0)])
+        #expect(fixture.machine.needsPromise(of: fixture.loser))
+        #expect(!fixture.machine.canAbort, "another gainer may have acknowledged alone by then")
+        fixture.adopt(11)
+        fixture.finish(.verify, gainer: 11)
+        #expect(fixture.step == .crossing && fixture.epoch == Epoch(7), "what was under way begins again")
+        fixture.adopt(11)
+        fixture.finish(.verify, gainer: 11)
+        #expect(fixture.step == .settling && fixture.epoch == Epoch(8))
+    }
+
+    /// Once losers may have deleted something, what a gainer loses is lost, as any owner's.
+    @Test func nothingGoesBackOnceLosersDelete() throws {
+        var fixture = try Fixture()
+        fixture.climbToSettling()
+        fixture.adopt()
+        fixture.hear(.adopted(fixture.gainer, fixture.epoch, Generation(10)))
+        fixture.adopt()
+        #expect(
+            fixture.actions == [.run(.clean, on: fixture.loser, under: fixture.machine.document, afterMilliseconds: 0)])
+        fixture.hear(.lostWhatWasVerified(fixture.gainer, fixture.epoch))
+        #expect(fixture.actions == [] && fixture.step == .cleaning && fixture.epoch == Epoch(5))
+    }
+
+    /// Longer than a bystander is, for what the losers delete next may be all that is left of what it has.
+    @Test func aGainerIsWaitedForBeforeLosersDelete() throws {
+        var fixture = try Fixture(isWatched: true)
+        let bystander = try #require(fixture.bystander)
+        fixture.prepare()
+        for job in [Machine.Job.copy, .verify, nil] {
+            fixture.adopt()
+            fixture.hear(.adopted(bystander, fixture.epoch, Generation(5)))
+            if let job { fixture.finish(job) }
+        }
+        fixture.hear(.adopted(fixture.gainer, fixture.epoch, Generation(10)))
+        #expect(fixture.step == .cleaning)
+        fixture.hear(.adopted(fixture.loser, fixture.epoch, Generation(1)))
+        fixture.hear(.failed(bystander, fixture.epoch, reason: "away"), at: Machine.courtesyMilliseconds)
+        #expect(fixture.actions == [], "nobody waits for it any more")
+        let retry = Machine.Action.announce(
+            fixture.machine.document, to: fixture.gainer, afterMilliseconds: Machine.retryMilliseconds)
+        fixture.hear(.failed(fixture.gainer, fixture.epoch, reason: "away"), at: Machine.patienceMilliseconds - 1)
+        #expect(fixture.actions == [retry])
+        fixture.hear(.failed(fixture.gainer, fixture.epoch, reason: "away"), at: Machine.patienceMilliseconds)
+        #expect(
+            fixture.actions == [.run(.clean, on: fixture.loser, under: fixture.machine.document, afterMilliseconds: 0)])
+    }
+
     @Test func aLoserEmptiedIsNotedAlsoAfterSettlingFellBack() throws {
         var fixture = try Fixture()
         fixture.climbToSettling()

@@ -109,6 +109,7 @@ final class Driver {
         let before = step
         let actions = machine.handle(event, nowMilliseconds: Int64(world.now / World.millisecond))
         if before == .settling, step == .crossing { world.reached(.fellBackToCrossing) }
+        if before == .cleaning, step == .crossing { world.reached(.fellBackFromCleaning) }
         perform(actions)
     }
 
@@ -152,8 +153,11 @@ final class Driver {
             guard !self.isOver else { return }
             guard let answer else { return self.handle(.failed(node, document.epoch, reason: "no answer")) }
             switch answer.state {
-            case .adopted: self.handle(.adopted(node, document.epoch, self.generation(of: node, answer.generation)))
+            case .adopted:
+                self.world.host(node)?.wasHeard(adopting: document.epoch)
+                self.handle(.adopted(node, document.epoch, self.generation(of: node, answer.generation)))
             case .draining: self.handle(.failed(node, document.epoch, reason: "draining", answer.generation))
+            case .lostWhatWasVerified: self.handle(.lostWhatWasVerified(node, document.epoch))
             case .notPromised: self.handle(.failed(node, document.epoch, reason: "not promised"))
             case .overtaken: self.handle(.overtaken(node, document.epoch))
             }

@@ -14,10 +14,10 @@ final class Host {
     private(set) var workers: [Worker] = []
     /// memcached answers nothing until then; what is sent to it meanwhile it does afterwards.
     private(set) var hangsUntil = 0
-    /// Up to which epoch this host has told a driver that it has adopted the ring, and how often it has said so of that
-    /// one.
+    /// Up to which epoch this host has told a driver that it has adopted the ring.
     private(set) var adoptedEpoch = Epoch.none
-    private(set) var adoptions = 0
+    /// Up to which one a driver has heard so.
+    private(set) var heardEpoch = Epoch.none
     private let workerCount: Int
 
     init(_ world: World, _ node: NodeID, skewMicroseconds: Int, workers: Int) {
@@ -64,10 +64,9 @@ final class Host {
         world.after(delay, arrive)
     }
 
-    func adopted(_ epoch: Epoch) {
-        adoptions = epoch > adoptedEpoch ? 1 : adoptions + 1
-        adoptedEpoch = max(adoptedEpoch, epoch)
-    }
+    func adopted(_ epoch: Epoch) { adoptedEpoch = max(adoptedEpoch, epoch) }
+
+    func wasHeard(adopting epoch: Epoch) { heardEpoch = max(heardEpoch, epoch) }
 
     /// Switched off, for as long as nobody switches it on again.
     private(set) var isGone = false

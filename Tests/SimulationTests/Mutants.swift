@@ -29,6 +29,8 @@ enum Mutant: String, CaseIterable, Sendable {
     case noVersionCheck
     /// Losing nodes delete when the new side begins to answer, not once all have let go of the old one.
     case cleansTooEarly
+    /// Losing nodes delete though a gaining one has lost what was verified.
+    case cleansAfterALoss
     /// A stamped write whose outcome is unknown is sent again.
     case resendsStamps
 
@@ -76,6 +78,7 @@ enum Mutant: String, CaseIterable, Sendable {
         switch self {
         case .noWaitForAdoption: 3701
         case .notesCopiedLate: 5001
+        case .cleansAfterALoss: 801
         case .changesWhileRecovering: 601
         case .decidesWhileCrossing: 701
         case .listsWhileRecovering: 401

@@ -14,6 +14,7 @@ enum RareEvent: String, CaseIterable, Sendable {
     case loserEmptiedWhileCopying = "loser emptied while copying"
     case loserEmptiedWhileCrossing = "loser emptied while crossing"
     case fellBackToCrossing = "settling falls back to crossing"
+    case fellBackFromCleaning = "cleaning falls back to crossing"
     case abortedWhileCopying = "aborted while copying"
     case abortedWhileCrossing = "aborted while crossing"
     case changeCompleted = "a change is completed"

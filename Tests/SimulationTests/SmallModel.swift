@@ -13,7 +13,8 @@ import NIOCore
 /// it upon the answer, is one step; messages wait in any number and come in any order. A crash is one of: a coordinator
 /// dies (what it sent is still on its way), a replica's worker dies with a store in memcached's socket (it may land at
 /// any later time, unless the pair has changed by then), the driver dies or is stopped (its messages are still on their
-/// way, another one takes over), the gaining node's memory is lost.
+/// way, another one takes over), the gaining node's memory is lost (before that node stands on cleaning: after that, it
+/// held the only copy).
 ///
 /// Time stands still: what a driver does after having waited for long is not in here, but in the random runs.
 ///
@@ -34,6 +35,7 @@ struct SmallModel: Hashable {
         func hash(into hasher: inout Hasher) {
             hasher.combine(record.document.map { Known(document: $0) })
             hasher.combine(record.promise?.holder)
+            hasher.combine(record.wantingSince)
             hasher.combine(pair?.version)
             hasher.combine(generation)
             hasher.combine(clock.last)
@@ -258,12 +260,13 @@ struct SmallModel: Hashable {
                 $0.story?.append("another driver takes over")
                 $0.takeOver()
             }
-            if let step = newest.transition?.step, step == .copying || step == .crossing {
+            if newest.transition != nil, hosts[1].record.document?.transition?.step != .cleaning {
                 self.step(&next, routes, mutant) {
                     $0.crashes -= 1
                     $0.story?.append("the gainer's memory is lost")
                     $0.hosts[1].pair = nil
                     $0.hosts[1].generation = Generation($0.hosts[1].generation.value + 1)
+                    $0.hosts[1].record = HostRingRecord(document: $0.hosts[1].record.document)
                 }
             }
         }
@@ -398,7 +401,7 @@ struct SmallModel: Hashable {
 
     private mutating func announced(_ document: RingDocument, _ to: Int, _ driver: Int) {
         let needsPromise = to == 0 && document.transition != nil
-        if needsPromise || !hosts[to].record.learn(document) {
+        if needsPromise || !learn(document, at: to) {
             switch hosts[to].record.announce(document, by: String(driver)) {
             case .accepted: break
             case .overtaken: return handle(.overtaken(SmallModel.nodes[to], document.epoch), for: driver)
@@ -406,7 +409,19 @@ struct SmallModel: Hashable {
                 return handle(.failed(SmallModel.nodes[to], document.epoch, reason: "not promised"), for: driver)
             }
         }
+        if isWithoutWhatWasVerified(to) {
+            return handle(.lostWhatWasVerified(SmallModel.nodes[to], document.epoch), for: driver)
+        }
         handle(.adopted(SmallModel.nodes[to], document.epoch, hosts[to].generation), for: driver)
+    }
+
+    /// - Returns: whether it was news.
+    private mutating func learn(_ document: RingDocument, at host: Int) -> Bool {
+        let previous = hosts[host].record.document
+        let isNews = hosts[host].record.learn(document)
+        hosts[host].record.examine(
+            HostMemory(node: SmallModel.nodes[host], generation: hosts[host].generation), after: previous)
+        return isNews
     }
 
     private mutating func run(
@@ -449,6 +464,11 @@ struct SmallModel: Hashable {
 
     // MARK: Replicas
 
+    private func isWithoutWhatWasVerified(_ host: Int) -> Bool {
+        hosts[host].record.isWithoutWhatWasVerified(
+            HostMemory(node: SmallModel.nodes[host], generation: hosts[host].generation))
+    }
+
     /// As `RingView` decides it.
     private func isFenced(_ host: Int) -> Bool {
         guard let transition = hosts[host].record.document?.transition,
@@ -463,10 +483,11 @@ struct SmallModel: Hashable {
         guard hosts[to].record.epoch == epoch || mutant == .noEpochCheck else {
             // Whoever is behind learns of the newer document.
             let coordinator = clients[client].coordinator
-            if let document = hosts[to].record.document { _ = hosts[coordinator].record.learn(document) }
-            if let document = hosts[coordinator].record.document { _ = hosts[to].record.learn(document) }
+            if let document = hosts[to].record.document { _ = learn(document, at: coordinator) }
+            if let document = hosts[coordinator].record.document { _ = learn(document, at: to) }
             return .failed(.staleRing)
         }
+        if isWithoutWhatWasVerified(to) { return .failed(.notApplied(.recovering)) }
         let held = hosts[to].pair?.version
         let decision: Apply
         switch request {

@@ -290,6 +290,7 @@ private final class JobRun {
 
     private func clean() {
         let table = world.routes.table(document)
+        world.cleans(under: document)
         scan { keys, _ in
             keys.filter { !table[$0.slot].involves(self.worker.node) }
         } then: {

@@ -21,7 +21,8 @@ extension Worker {
 
     private func recover() {
         guard let view, view.stamp.isRecovering, let document = view.document, !host.isHanging,
-            host.memory.stamp == view.stamp
+            host.memory.stamp == view.stamp,
+            host.memory.record?.isWithoutWhatWasVerified(memory(view.stamp.generation)) != true
         else { return }
         let memory = host.memory
         let began = memory.recoveryBegan ?? world.now

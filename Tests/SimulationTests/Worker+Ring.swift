@@ -17,7 +17,7 @@ extension Worker {
         let generation: Generation
     }
 
-    enum AnnouncementState { case adopted, draining, overtaken, notPromised }
+    enum AnnouncementState { case adopted, draining, lostWhatWasVerified, overtaken, notPromised }
 
     struct AnnouncementAnswer {
         let state: AnnouncementState
@@ -49,7 +49,9 @@ extension Worker {
                 stamp: stamp, document: newest,
                 table: newest.flatMap { $0.ring.isEmpty ? nil : world.routes.table($0) },
                 isFenced: newest.map { !world.has(.noGenerationFence) && memory(stamp.generation).isFenced(under: $0) }
-                    ?? false))
+                    ?? false,
+                acknowledgesNothing: stamp.isRecovering
+                    && newest.map { memory(stamp.generation).isToWaitEmpty(under: $0) } ?? false))
     }
 
     // MARK: Changing
@@ -93,7 +95,7 @@ extension Worker {
         }
     }
 
-    private func memory(_ generation: Generation) -> HostMemory { HostMemory(node: node, generation: generation) }
+    func memory(_ generation: Generation) -> HostMemory { HostMemory(node: node, generation: generation) }
 
     /// Whether this memory lacks something from the record's document on.
     private func examine(_ record: inout HostRingRecord, after previous: RingDocument?, _ generation: Generation) {
@@ -202,7 +204,11 @@ extension Worker {
         let isAdopted = isDrained && after == generation && !isHeldBack
         if isHeldBack { world.reached(.heldBackWhileRecovering) }
         if isAdopted { host.adopted(epoch) }
-        reply(AnnouncementAnswer(state: isAdopted ? .adopted : .draining, generation: after))
+        let isWithout =
+            host.memory.record?.isWithoutWhatWasVerified(memory(after)) == true && !world.has(.cleansAfterALoss)
+        reply(
+            AnnouncementAnswer(
+                state: !isAdopted ? .draining : isWithout ? .lostWhatWasVerified : .adopted, generation: after))
     }
 
     // MARK: Bringing the ring back
@@ -216,6 +222,7 @@ extension Worker {
         var isConfirmed = newest != nil
         if newest == nil, host.disk != nil { world.reached(.restoredFromDisk) }
         if let disk = host.disk, disk.epoch > (newest?.epoch ?? .none) { newest = disk }
+        let previous = newest
         let others = Set(newest.map { $0.members + $0.standbys } ?? []).subtracting([node])
         var silent = others.count
         var answers = 0
@@ -228,7 +235,7 @@ extension Worker {
                     if theirs.epoch > (newest?.epoch ?? .none) { newest = theirs }
                 }
             }
-            if silent <= 0 { asked(newest, isConfirmed || answers == others.count) }
+            if silent <= 0 { asked(newest, after: previous, isConfirmed || answers == others.count) }
         }
         for other in others.sorted() {
             call(other, timeout: 500 * World.millisecond, mayRepeat: true) {
@@ -237,23 +244,26 @@ extension Worker {
                 heard(answer)
             }
         }
-        if others.isEmpty { asked(newest, isConfirmed) }
+        if others.isEmpty { asked(newest, after: previous, isConfirmed) }
     }
 
-    private func asked(_ newest: RingDocument?, _ isConfirmed: Bool) {
+    private func asked(_ newest: RingDocument?, after previous: RingDocument?, _ isConfirmed: Bool) {
         func give() { after(10) { self.isRestoring = false } }
         let isAlone = newest.map { Set($0.members).subtracting([node]).isEmpty } ?? true
         guard isConfirmed || isAlone else { return give() }
-        host.atMemory(world.random.pick(20...300), broken: give) { memory in
-            if memory.record == nil { memory.record = HostRingRecord(document: newest) }
+        let generation = Generation(world.random.next())
+        var record = HostRingRecord(document: newest)
+        if let previous { record.examine(self.memory(generation), after: previous) }
+        host.atMemory(world.random.pick(20...300), broken: give) { [record] memory in
+            if memory.record == nil { memory.record = record }
             self.after(self.world.random.pick(10...500)) {
                 guard let held = self.host.memory.record else { return give() }
-                let generation = Generation(self.world.random.next())
                 self.host.atMemory(self.world.random.pick(20...300), broken: give) { memory in
                     if memory.stamp == nil {
                         memory.stamp = Stamp(
                             epoch: held.epoch, generation: generation,
-                            isRecovering: self.memory(generation).isWantingEmpty(under: held.document))
+                            isRecovering: held.wantingSince != nil
+                                || self.memory(generation).isWantingEmpty(under: held.document))
                     }
                     let stamp = memory.stamp
                     self.after(self.world.random.pick(10...60)) {

@@ -62,6 +62,8 @@ extension Worker {
     }
 
     private func isForgetful(of operation: KeyValue.Operation, _ view: View, _ table: RoutingTable) -> Bool {
+        if operation.isWrite, view.acknowledgesNothing { return true }
+        if case .stamp = operation, view.stamp.isRecovering { return true }
         guard operation.asksWhatIsHeld else { return false }
         if view.stamp.isRecovering, !world.has(.votesWhileRecovering) {
             world.reached(.refusedWhileRecovering)

@@ -12,6 +12,7 @@ final class Worker {
         let document: RingDocument?
         let table: RoutingTable?
         let isFenced: Bool
+        let acknowledgesNothing: Bool
     }
 
     private struct Parked {

@@ -23,6 +23,9 @@ final class World {
     private var newestEpoch = Epoch.none
     /// Losses that are excused only if their change is aborted: what the memory held is still on the other side.
     private var lossesAtRisk: [(change: String, key: Int)] = []
+    /// Losses that are excused only if the losers delete what the gainer lost while that one stays away: longer than
+    /// anybody waits for it.
+    private var lossesUnheard: [(change: String, key: Int, gainer: NodeID)] = []
     /// Pairs of nodes between which nothing gets through, until then.
     var cuts: [Set<NodeID>: Int] = [:]
     var lossPercent = 0.0
@@ -127,9 +130,18 @@ final class World {
         }
     }
 
+    /// The losers are about to delete what moved, under this document.
+    func cleans(under document: RingDocument) {
+        guard let transition = document.transition, transition.abortReason == nil else { return }
+        for loss in lossesUnheard where loss.change == transition.id {
+            guard let gainer = host(loss.gainer), gainer.heardEpoch < document.epoch else { continue }
+            history.lost(loss.key, at: now)
+        }
+    }
+
     /// A memory is about to be lost: notes which keys lose what nobody else holds. Counts as excused where
     /// - no other node that takes part in the key's writes has as new a copy, or
-    /// - reads rest on this memory alone already: the node has told the driver twice that it stands on `settling`, or
+    /// - it is the gainer's, which stays away until the losers have deleted theirs, or
     /// - the change is aborted later: the old side, which lost its memory, answers again, and the new one is thrown
     ///   away.
     func isLosing(_ memory: Memory, of host: Host) {
@@ -141,18 +153,24 @@ final class World {
             guard let item = memory.pairs[stored] else { continue }
             let placement = table[stored.slot]
             guard placement.involves(host.node) else { continue }
+            // (The document under which both sides are written to is the one that this host stands on.)
+            let isUnheard =
+                newest.transition?.step == .cleaning && newest.transition?.abortReason == nil
+                && memory.record?.document?.transition?.step == .settling
+            let writes =
+                isUnheard
+                ? memory.record?.document.map { routes.table($0)[stored.slot].writes } ?? [] : placement.writes
             let isElsewhere = hosts.contains { other in
-                other !== host && placement.writes.contains { $0.members.contains(other.node) }
+                other !== host && writes.contains { $0.members.contains(other.node) }
                     && (other.memory.pairs[stored]?.envelope.version ?? .none) >= item.envelope.version
             }
             let transition = newest.transition
             let isGainer = transition.map { $0.to.owner(of: stored.slot) == host.node } ?? false
-            let stands =
-                transition?.step == .settling && isGainer && host.adoptedEpoch == newest.epoch
-                && host.adoptions > 1
-            if !isElsewhere || (placement.isMoving && stands) {
+            if !isElsewhere {
                 history.lost(key, at: now)
                 reached(.excusedLoss)
+            } else if isGainer, let transition, transition.step == .settling || isUnheard {
+                lossesUnheard.append((transition.id, key, host.node))
             } else if placement.isMoving, !isGainer, let transition {
                 if transition.abortReason != nil {
                     history.lost(key, at: now)
