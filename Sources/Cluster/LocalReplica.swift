@@ -16,8 +16,8 @@ package final class LocalReplica: Replica {
     private let lanes: LaneGroup
     /// What memcached must say of itself for a batch to be served.
     @exclusivity(unchecked) private var expected: HostStamp?
-    @exclusivity(unchecked) private var waitingReads: [Leg] = []
-    @exclusivity(unchecked) private var waitingWrites: [Leg] = []
+    @exclusivity(unchecked) private var waitingReads = Waiting()
+    @exclusivity(unchecked) private var waitingWrites = Waiting()
     @exclusivity(unchecked) private var isFlushScheduled = false
     private var underway: [Epoch: Int] = [:]
     /// Called when the last operation of an epoch is done, and when memcached turned out to say something else.
@@ -49,16 +49,45 @@ package final class LocalReplica: Replica {
     }
 
     private func flush() {
-        let (reads, writes) = (waitingReads, waitingWrites)
-        waitingReads.removeAll(keepingCapacity: true)
-        waitingWrites.removeAll(keepingCapacity: true)
         // By themselves, so that no read waits for a write.
-        for legs in [reads, writes] where !legs.isEmpty {
-            let deadline = legs.reduce(legs[0].deadline) { min($0, $1.deadline) }
-            submit(legs.map { $0.operation }, deadline: deadline) { outcomes, _ in
-                precondition(outcomes.count == legs.count, "each operation has its outcome")
-                for index in legs.indices { legs[index].completion(outcomes[index]) }
-            }
+        submit(waitingReads.takeAll())
+        submit(waitingWrites.takeAll())
+    }
+
+    private func submit(_ waiting: Waiting) {
+        guard !waiting.operations.isEmpty else { return }
+        let waiters = waiting.waiters
+        submit(waiting.operations, deadline: waiting.deadline) { outcomes, _ in
+            precondition(outcomes.count == waiters.count, "each operation has its outcome")
+            for index in waiters.indices { waiters[index].completion(outcomes[index]) }
+        }
+    }
+
+    /// Operations that are to travel together, and who waits for each.
+    private struct Waiting {
+        private(set) var operations: [Operation] = []
+        private(set) var waiters: [Waiter] = []
+        /// The earliest.
+        private(set) var deadline = NIODeadline.distantFuture
+
+        mutating func append(_ leg: Leg) {
+            operations.append(leg.operation)
+            waiters.append(Waiter(completion: leg.completion))
+            deadline = min(deadline, leg.deadline)
+        }
+
+        /// Leaves room for as many more.
+        mutating func takeAll() -> Waiting {
+            let all = self
+            operations.removeAll(keepingCapacity: true)
+            waiters.removeAll(keepingCapacity: true)
+            deadline = .distantFuture
+            return all
+        }
+
+        /// (In an array of functions each would be wrapped once more.)
+        struct Waiter {
+            let completion: (Outcome) -> Void
         }
     }
 
@@ -91,7 +120,7 @@ package final class LocalReplica: Replica {
 
     private func finish(_ expected: HostStamp, _ flight: Flight, _ result: LaneBatchResult) {
         flight.timeout?.cancel()
-        if result.outcomes.contains(.failed(.staleRing)) { onStale(result.host) }
+        if result.isStale { onStale(result.host) }
         flight.complete(result.outcomes, result.host)
         end(expected.epoch)
     }

@@ -28,6 +28,12 @@ package struct StoredKey: Hashable, Sendable {
         var bytes: [UInt8] = []
         bytes.reserveCapacity(StoredKey.prefixBytes + key.bytes.count)
         StoredKey.appendPrefix(of: key.slot, to: &bytes)
+        // Most keys are as they are.
+        if bytes.count + key.bytes.count <= Limits.plainStoredKeyBytes, key.bytes.allSatisfy(StoredKey.isPlain) {
+            bytes.append(contentsOf: key.bytes)
+            self.bytes = bytes
+            return
+        }
         for byte in key.bytes {
             StoredKey.appendEncoded(byte, to: &bytes)
             if bytes.count > Limits.plainStoredKeyBytes {
@@ -192,8 +198,10 @@ package struct StoredKey: Hashable, Sendable {
         return bytes
     }
 
+    private static func isPlain(_ byte: UInt8) -> Bool { (33...126).contains(byte) && byte != UInt8(ascii: "%") }
+
     private static func appendEncoded(_ byte: UInt8, to bytes: inout [UInt8]) {
-        if (33...126).contains(byte), byte != UInt8(ascii: "%") {
+        if isPlain(byte) {
             bytes.append(byte)
         } else {
             bytes.append(UInt8(ascii: "%"))

@@ -13,15 +13,25 @@ package struct LaneBatch: Sendable {
     package let deadline: NIODeadline
     /// It comes from this host's own disk, and need not go there once more.
     package let isFromDisk: Bool
+    let hasWrites: Bool
+    /// What it holds in memory while it waits, in bytes, roughly.
+    let weight: Int
 
     package init(operations: [Operation], expected: HostStamp, deadline: NIODeadline, isFromDisk: Bool = false) {
         self.operations = operations
         self.expected = expected
         self.deadline = deadline
         self.isFromDisk = isFromDisk
+        // (In one pass: to look at an operation is to copy it.)
+        var hasWrites = false
+        var weight = 0
+        for operation in operations {
+            hasWrites = hasWrites || operation.isWrite
+            weight += operation.weight
+        }
+        self.hasWrites = hasWrites
+        self.weight = weight
     }
-
-    var hasWrites: Bool { operations.contains(where: \.isWrite) }
 }
 
 package struct LaneBatchResult: Sendable {
@@ -29,6 +39,14 @@ package struct LaneBatchResult: Sendable {
     package let outcomes: [Outcome]
     /// What memcached said of itself; nil where it has no stamp, or did not say.
     package let host: HostStamp?
+
+    /// Whether some were not done, for memcached stands on another stamp.
+    package var isStale: Bool {
+        outcomes.contains { outcome in
+            guard case .failed(.staleRing) = outcome else { return false }
+            return true
+        }
+    }
 
     /// The same failure for all.
     static func failing(_ batch: LaneBatch, _ failure: OperationFailure, host: HostStamp? = nil) -> LaneBatchResult {

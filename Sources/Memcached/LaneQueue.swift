@@ -28,7 +28,7 @@ final class LaneQueue: Sendable {
 
     /// False where too much waits already, or the queue is closed.
     func push(_ item: Item) -> Bool {
-        let weight = LaneQueue.weight(item.batch)
+        let weight = item.batch.weight
         let isTaken = state.withLock { state in
             guard !state.isClosed,
                 state.items.isEmpty
@@ -69,7 +69,7 @@ final class LaneQueue: Sendable {
         var bytes = 0
         while let first = state.items.first {
             let size = first.batch.operations.count
-            let weight = weight(first.batch)
+            let weight = first.batch.weight
             if let head = items.first,
                 count + size > limit || bytes + weight > Limits.laneBatchBytes
                     || head.batch.expected != first.batch.expected
@@ -85,6 +85,4 @@ final class LaneQueue: Sendable {
         }
         return items
     }
-
-    private static func weight(_ batch: LaneBatch) -> Int { batch.operations.reduce(0) { $0 + $1.weight } }
 }
