@@ -157,8 +157,8 @@ extension MemcachedTests {
             }
         }
 
-        /// Two chores of one worker take its lease at the same moment, again and again: neither may be kept from its work
-        /// by the other. (Heartbeats began seconds late.)
+        /// Two chores of one worker take its lease at the same moment, again and again: neither may be kept from its
+        /// work by the other. (Heartbeats began seconds late.)
         @Test func aHolderDoesNotRaceWithItself() async throws {
             try await Rig.withRealMemcached { _, rig in
                 let leases = LeaseStore(control: rig.control)
