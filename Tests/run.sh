@@ -66,17 +66,18 @@ finish() {
 }
 end_running() {
     [ -n "$running" ] || return 0
-    kill -TERM -- "-$running" 2>/dev/null || true
+    # (`swift test` gives its child a process group of its own, in the same session.)
+    pkill -TERM -s "$running" || true
     for _ in {1..100}; do
-        kill -0 -- "-$running" 2>/dev/null || break
+        pgrep -s "$running" >/dev/null || break
         sleep 0.1
     done
-    kill -KILL -- "-$running" 2>/dev/null || true
+    pkill -KILL -s "$running" || true
     running=''
 }
 trap finish EXIT
-trap 'exit 130' INT
-trap 'exit 143' TERM HUP
+trap 'say "--- ended by a signal"; exit 130' INT
+trap 'say "--- ended by a signal"; exit 143' TERM HUP
 
 # limited NAME SECONDS COMMAND...: runs it in a session of its own, which dies with this script, and shows its output,
 # also kept in $logs/NAME. Its descendants in that session are gone when this returns, with its status.

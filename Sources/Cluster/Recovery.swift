@@ -135,7 +135,7 @@ package final class Recovery: Sendable {
                 "this memory has all that is left; more memories were lost at once than the replicas cover",
                 metadata: ["pairs": "\(progress.pairsDone)"])
         }
-        try await keeper.endRecovery(of: generation)
+        try await keeper.endRecovery(of: view.stamp)
     }
 
     private func loadSnapshot(_ document: RingDocument, _ stamp: HostStamp) async throws -> Int {

@@ -95,6 +95,8 @@ package actor RingKeeper {
     package private(set) var document: RingDocument?
     /// What was handed to the coordinator last.
     package private(set) var view: RingView?
+    /// The newest document on which this host has stood with all that it takes to act on it: see `restore`.
+    private var stood: RingDocument?
     package private(set) var lastError: String?
     /// Up to which epoch an operator has confirmed the ring on disk.
     private var confirmedEpoch = Epoch.none
@@ -146,6 +148,7 @@ package actor RingKeeper {
         if view?.stamp.generation != stamp.generation { try await with.registry.post(drained: .none) }
         let next = RingView(stamp: stamp, document: newest, node: with.node)
         view = next
+        if !next.acknowledgesNothing { stood = newest }
         with.logger.debug("standing on a ring document", metadata: ["ring.epoch": "\(stamp.epoch)"])
         await with.adopt(next)
     }
@@ -181,9 +184,9 @@ package actor RingKeeper {
         return stamp
     }
 
-    /// This life of the memory has again what was lost: its answers count from now on.
-    package func endRecovery(of generation: Generation) async throws {
-        for _ in 0..<RingKeeper.casTries where try await with.control.endRecovery(of: generation) {
+    /// This life of the memory has again what was lost: its answers count from now on, if it stands on this stamp still.
+    package func endRecovery(of stamp: HostStamp) async throws {
+        for _ in 0..<RingKeeper.casTries where try await with.control.endRecovery(of: stamp) {
             return try await refresh()
         }
         throw Failure.contended
@@ -302,8 +305,12 @@ package actor RingKeeper {
     }
 
     private func settle(_ record: HostRingRecord) async throws {
+        let memory = memory(try await currentStamp().generation)
         do {
-            if let document = record.document { try with.file.save(document) }
+            // (The disk names what this host has stood on: should this memory be lost, too, the next one lacks the same.)
+            if let document = record.document, !record.isWithoutWhatWasVerified(memory) {
+                try with.file.save(document)
+            }
         } catch {
             // What the record says counts already: a host that did not follow would serve nobody. Its memcached and the
             // other nodes have the ring.
@@ -357,14 +364,15 @@ package actor RingKeeper {
         try await with.registry.post(drained: .none)
         var newest = document
         var isConfirmed = newest != nil
+        var previous = stood
         do {
-            if let kept = try with.file.load(), kept.epoch > (newest?.epoch ?? .none) {
-                newest = kept
+            if let kept = try with.file.load() {
+                if kept.epoch > (newest?.epoch ?? .none) { newest = kept }
+                if kept.epoch > (previous?.epoch ?? .none) { previous = kept }
             }
         } catch {
             with.logger.error("the ring on disk can't be used", metadata: ["error": "\(error)"])
         }
-        let previous = newest
         let others = newest.map { Set($0.members + $0.standbys).subtracting([with.node]) } ?? []
         let answers = await ask(others)
         for case let heard? in answers.map(\.document) + [await recorded(atOneWith: newest)] {
@@ -383,7 +391,7 @@ package actor RingKeeper {
         let memory = memory(Generation(.random(in: 1 ... .max)))
         var record = HostRingRecord(document: newest)
         // (What others have gone on to while this host came back counts as if it heard of it afterwards.)
-        if let previous { record.examine(memory, after: previous) }
+        record.examine(memory, after: previous)
         _ = try await with.control.add(RingKeeper.recordKey, Array(try JSONEncoder().encode(record)))
         guard let (held, _) = try await readRecord() else { throw Failure.forgotten }
         let stamp = HostStamp(

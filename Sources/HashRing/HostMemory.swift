@@ -28,14 +28,26 @@ package struct HostMemory: Hashable, Sendable {
 
     /// Whether it is wanting from this document on, which follows another one that the host stood on.
     package func isWanting(under next: RingDocument, after previous: RingDocument?) -> Bool {
+        // What was verified to have everything that moved was an earlier memory, lost after its host's last word.
+        if let transition = next.transition, transition.step == .cleaning,
+            hasReplaced(verifiedIn: transition, replicas: next.replicas)
+        {
+            return true
+        }
         // A host that never heard of a ring in which it has a place: a new machine under an old address.
         guard let previous else { return isWantingEmpty(under: next) }
-        // What was verified to have everything that moved was an earlier memory, lost after its host's last word.
-        guard let transition = previous.transition, transition.step == .settling,
-            let fence = transition.fence(of: node), fence != generation, next.ring.contains(node),
-            MovePlan(transition, replicas: previous.replicas).gainers.contains(node)
+        guard let transition = previous.transition, transition.step == .settling, next.ring.contains(node),
+            hasReplaced(verifiedIn: transition, replicas: previous.replicas)
         else { return false }
         return next.transition?.id != transition.id || next.transition?.step == .cleaning
+    }
+
+    /// Whether this host gains by the change, and another memory of it is the one on which the change rests.
+    private func hasReplaced(verifiedIn transition: RingTransition, replicas: Int) -> Bool {
+        guard transition.abortReason == nil, let fence = transition.fence(of: node), fence != generation else {
+            return false
+        }
+        return MovePlan(transition, replicas: replicas).gainers.contains(node)
     }
 
     /// Whether it must not acknowledge anything while it is wanting under this document: where a change may yet go back

@@ -198,6 +198,8 @@ package struct RingTransitionStateMachine: Hashable, Sendable {
             else { return [] }
             // The losers have everything still, and nothing was acknowledged on this rung: whoever does that alone is
             // this node, which has refused it. (What has settled stays settled; other gainers may have acknowledged.)
+            // A driver that was cut off may have made the last document, which needs nobody's word, out of this one.
+            document.epoch = document.epoch.beyondTheUnheard
             return enter(transition.moved(to: .crossing), now: now)
         case .jobDone(let node, let job, let epoch, let report):
             guard epoch == document.epoch else { return [] }
@@ -223,6 +225,7 @@ package struct RingTransitionStateMachine: Hashable, Sendable {
 
     private mutating func adopted(_ node: NodeID, _ generation: Generation, now: Int64) -> [Action] {
         noteLoss(of: node, generation)
+        noteLossOfOwner(node, generation)
         guard case .announcing(let audience, var waiting) = phase, waiting.remove(node) != nil else { return [] }
         if let transition = document.transition, transition.step == .settling, gainers.contains(node),
             let fence = transition.fence(of: node), fence != generation
@@ -310,8 +313,21 @@ package struct RingTransitionStateMachine: Hashable, Sendable {
             // (Where others hold them too, it is refilled before the change goes on.)
             RefillPlan(document, node: node).isEmpty
         else { return }
-        let loss = "the memory of \(node) was lost while its pairs were being moved"
-        if !transition.losses.contains(loss), !newLosses.contains(loss) { newLosses.append(loss) }
+        note("the memory of \(node) was lost while its pairs were being moved")
+    }
+
+    /// A gainer that stood on cleaning already may have acknowledged alone what was lost with its memory: the change
+    /// goes on.
+    private mutating func noteLossOfOwner(_ node: NodeID, _ generation: Generation) {
+        guard let transition = document.transition, transition.step == .cleaning, transition.abortReason == nil,
+            gainers.contains(node), let fence = transition.fence(of: node), fence != generation,
+            RefillPlan(document, node: node).isEmpty
+        else { return }
+        note("the memory of \(node) was lost after it had taken over what was moved")
+    }
+
+    private mutating func note(_ loss: String) {
+        if document.transition?.losses.contains(loss) == false, !newLosses.contains(loss) { newLosses.append(loss) }
     }
 
     private mutating func failed(_ node: NodeID, _ reason: String, now: Int64) -> [Action] {
@@ -513,7 +529,6 @@ extension RingTransition {
         next.fences.removeAll { gainers[$0.node] != nil }
         next.fences += gainers.map { Fence(node: $0.key, generation: $0.value) }
         next.fences.sort { $0.node < $1.node }
-        if step == .cleaning { next.fences = [] }
         return next
     }
 }

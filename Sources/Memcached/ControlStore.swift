@@ -207,12 +207,14 @@ package final class ControlStore: Sendable {
     }
 
     /// From now on this life of the memory has what the one before it held; false where it is worth another try.
-    package func endRecovery(of generation: Generation) async throws(Failure) -> Bool {
-        guard let held = try await get("stamp"), let stamp = HostStamp(bytes: held.bytes),
-            stamp.generation == generation
+    /// - Parameter stamp: as it was when the last of it was asked for. Where the host stands on another document by now,
+    ///   something else may be wanting, and nothing is done.
+    package func endRecovery(of stamp: HostStamp) async throws(Failure) -> Bool {
+        guard let held = try await get("stamp"), let present = HostStamp(bytes: held.bytes),
+            present.generation == stamp.generation
         else { throw .noStamp }
-        guard stamp.isRecovering else { return true }
-        let recovered = HostStamp(epoch: stamp.epoch, generation: generation)
+        guard present == stamp, present.isRecovering else { return true }
+        let recovered = HostStamp(epoch: stamp.epoch, generation: stamp.generation)
         return try await compareAndSwap("stamp", recovered.bytes, token: held.token) == .stored
     }
 }

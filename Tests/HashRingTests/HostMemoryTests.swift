@@ -91,6 +91,24 @@ struct HostMemoryTests {
         #expect(memory(3, generation: 11).isWanting(under: next, after: previous))
     }
 
+    /// Whatever it knew before: its disk may be gone, or older, or it may have been told of the change by others.
+    @Test func aGainerIsWantingOnCleaningUnlessItsMemoryIsTheVerifiedOne() throws {
+        let cleaning = try document(4, replicas: 1, epoch: 4, try joining(.cleaning, [2: 1, 3: 10]))
+        let before = try [nil, document(3, replicas: 1), document(3, replicas: 1, try joining(.crossing, [3: 9]))]
+        for previous in before {
+            #expect(memory(3, generation: 11).isWanting(under: cleaning, after: previous))
+            #expect(!memory(3, generation: 10).isWanting(under: cleaning, after: previous))
+            #expect(!memory(2, generation: 2).isWanting(under: cleaning, after: previous), "it only loses")
+        }
+        var record = HostRingRecord(document: cleaning)
+        record.examine(memory(3, generation: 11), after: cleaning)
+        #expect(record.wantingSince == nil, "it stood there: what it acknowledged alone is gone")
+        var aborted = try joining(.cleaning, [2: 1, 3: 10])
+        aborted.abortReason = "enough"
+        let back = try document(3, replicas: 1, epoch: 4, aborted)
+        #expect(!memory(3, generation: 11).isWanting(under: back, after: before[1]))
+    }
+
     /// Where nobody but the losers could refill it, and not where other replicas do.
     @Test(arguments: [1, 3])
     func theChangeGoesBackForWhatOnlyLosersHave(replicas: Int) throws {

@@ -152,9 +152,11 @@ final class Driver {
         } completion: { (answer: Worker.AnnouncementAnswer?, _) in
             guard !self.isOver else { return }
             guard let answer else { return self.handle(.failed(node, document.epoch, reason: "no answer")) }
+            if answer.state == .adopted || answer.state == .lostWhatWasVerified {
+                self.world.host(node)?.wasHeard(standingOn: document.epoch)
+            }
             switch answer.state {
             case .adopted:
-                self.world.host(node)?.wasHeard(adopting: document.epoch)
                 self.handle(.adopted(node, document.epoch, self.generation(of: node, answer.generation)))
             case .draining: self.handle(.failed(node, document.epoch, reason: "draining", answer.generation))
             case .lostWhatWasVerified: self.handle(.lostWhatWasVerified(node, document.epoch))

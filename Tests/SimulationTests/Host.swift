@@ -16,7 +16,7 @@ final class Host {
     private(set) var hangsUntil = 0
     /// Up to which epoch this host has told a driver that it has adopted the ring.
     private(set) var adoptedEpoch = Epoch.none
-    /// Up to which one a driver has heard so.
+    /// Up to which one a driver has heard what it says to that.
     private(set) var heardEpoch = Epoch.none
     private let workerCount: Int
 
@@ -66,7 +66,7 @@ final class Host {
 
     func adopted(_ epoch: Epoch) { adoptedEpoch = max(adoptedEpoch, epoch) }
 
-    func wasHeard(adopting epoch: Epoch) { heardEpoch = max(heardEpoch, epoch) }
+    func wasHeard(standingOn epoch: Epoch) { heardEpoch = max(heardEpoch, epoch) }
 
     /// Switched off, for as long as nobody switches it on again.
     private(set) var isGone = false

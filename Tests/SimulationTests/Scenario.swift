@@ -279,6 +279,9 @@ struct Scenario {
                         + (host.memory.stamp?.isRecovering == false ? "" : ", recovering")
                 }.joined(separator: "; ")
         }
+        if failure == nil, let (one, other) = world.differingDocuments {
+            failure = "two documents of epoch \(one.epoch): \(one) and \(other)"
+        }
         if let document = world.newest,
             world.hosts.contains(where: { host in
                 host.memory.stray.contains { !document.holders(of: $0.slot).contains(host.node) }

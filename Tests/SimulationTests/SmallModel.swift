@@ -13,8 +13,8 @@ import NIOCore
 /// it upon the answer, is one step; messages wait in any number and come in any order. A crash is one of: a coordinator
 /// dies (what it sent is still on its way), a replica's worker dies with a store in memcached's socket (it may land at
 /// any later time, unless the pair has changed by then), the driver dies or is stopped (its messages are still on their
-/// way, another one takes over), the gaining node's memory is lost (before that node stands on cleaning: after that, it
-/// held the only copy).
+/// way, another one takes over), the gaining node's memory is lost (before that node stands on cleaning with what was
+/// verified: after that, it held the only copy).
 ///
 /// Time stands still: what a driver does after having waited for long is not in here, but in the random runs.
 ///
@@ -26,6 +26,8 @@ struct SmallModel: Hashable {
 
     struct Host: Hashable {
         var record: HostRingRecord
+        /// The newest document on which it could act, as its disk has it.
+        var stood: RingDocument?
         /// Its version stands for memcached's `cas` number: no two stores have the same.
         var pair: Envelope?
         var generation = Generation(1)
@@ -36,6 +38,7 @@ struct SmallModel: Hashable {
             hasher.combine(record.document.map { Known(document: $0) })
             hasher.combine(record.promise?.holder)
             hasher.combine(record.wantingSince)
+            if stood != record.document { hasher.combine(stood?.epoch) }
             hasher.combine(pair?.version)
             hasher.combine(generation)
             hasher.combine(clock.last)
@@ -195,7 +198,7 @@ struct SmallModel: Hashable {
             var clock = HybridClock(writer: UInt32(index + 1))
             // The third node's clock is ahead.
             if index == 2 { _ = clock.merge(20, wallMicroseconds: 1) }
-            return Host(record: record, clock: clock)
+            return Host(record: record, stood: document, clock: clock)
         }
         clients = writes.enumerated().map { Client(isWrite: true, value: $0 + 1, coordinator: $1) }
         clients += reads.map { Client(isWrite: false, value: 0, coordinator: $0) }
@@ -260,13 +263,16 @@ struct SmallModel: Hashable {
                 $0.story?.append("another driver takes over")
                 $0.takeOver()
             }
-            if newest.transition != nil, hosts[1].record.document?.transition?.step != .cleaning {
+            if newest.transition != nil,
+                hosts[1].record.document?.transition?.step != .cleaning || isWithoutWhatWasVerified(1)
+            {
                 self.step(&next, routes, mutant) {
                     $0.crashes -= 1
                     $0.story?.append("the gainer's memory is lost")
                     $0.hosts[1].pair = nil
                     $0.hosts[1].generation = Generation($0.hosts[1].generation.value + 1)
                     $0.hosts[1].record = HostRingRecord(document: $0.hosts[1].record.document)
+                    $0.hosts[1].record.examine($0.memory(of: 1), after: $0.hosts[1].stood)
                 }
             }
         }
@@ -409,6 +415,7 @@ struct SmallModel: Hashable {
                 return handle(.failed(SmallModel.nodes[to], document.epoch, reason: "not promised"), for: driver)
             }
         }
+        noteWhereItStands(to)
         if isWithoutWhatWasVerified(to) {
             return handle(.lostWhatWasVerified(SmallModel.nodes[to], document.epoch), for: driver)
         }
@@ -419,9 +426,17 @@ struct SmallModel: Hashable {
     private mutating func learn(_ document: RingDocument, at host: Int) -> Bool {
         let previous = hosts[host].record.document
         let isNews = hosts[host].record.learn(document)
-        hosts[host].record.examine(
-            HostMemory(node: SmallModel.nodes[host], generation: hosts[host].generation), after: previous)
+        hosts[host].record.examine(memory(of: host), after: previous)
+        noteWhereItStands(host)
         return isNews
+    }
+
+    private mutating func noteWhereItStands(_ host: Int) {
+        if !isWithoutWhatWasVerified(host) { hosts[host].stood = hosts[host].record.document }
+    }
+
+    private func memory(of host: Int) -> HostMemory {
+        HostMemory(node: SmallModel.nodes[host], generation: hosts[host].generation)
     }
 
     private mutating func run(
@@ -465,8 +480,7 @@ struct SmallModel: Hashable {
     // MARK: Replicas
 
     private func isWithoutWhatWasVerified(_ host: Int) -> Bool {
-        hosts[host].record.isWithoutWhatWasVerified(
-            HostMemory(node: SmallModel.nodes[host], generation: hosts[host].generation))
+        hosts[host].record.isWithoutWhatWasVerified(memory(of: host))
     }
 
     /// As `RingView` decides it.

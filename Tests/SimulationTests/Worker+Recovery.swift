@@ -44,7 +44,7 @@ extension Worker {
         func decide() {
             guard plan.verdict(whole: whole, recovering: recovering) != .incomplete else { return }
             host.atMemory(world.random.pick(20...300)) { memory in
-                guard memory.stamp?.generation == target.generation, memory.stamp?.isRecovering == true else { return }
+                guard memory.stamp == view.stamp else { return }
                 memory.stamp?.isRecovering = false
                 self.world.reached(.refilled)
             }

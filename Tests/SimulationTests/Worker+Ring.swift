@@ -31,7 +31,7 @@ extension Worker {
         let memory = host.memory
         guard let stamp = memory.stamp, let record = memory.record else { return restore() }
         if record.epoch > stamp.epoch {
-            if let document = record.document { save(document) }
+            save(record, stamp.generation)
             raise(&memory.stamp, to: record)
             return refresh()
         }
@@ -44,14 +44,15 @@ extension Worker {
         guard view?.stamp != stamp || view?.document != newest else { return }
         if let view, view.stamp.generation == stamp.generation, view.stamp.epoch > stamp.epoch { return }
         if view?.stamp.generation != stamp.generation { register(.none) }
-        adopt(
-            View(
-                stamp: stamp, document: newest,
-                table: newest.flatMap { $0.ring.isEmpty ? nil : world.routes.table($0) },
-                isFenced: newest.map { !world.has(.noGenerationFence) && memory(stamp.generation).isFenced(under: $0) }
-                    ?? false,
-                acknowledgesNothing: stamp.isRecovering
-                    && newest.map { memory(stamp.generation).isToWaitEmpty(under: $0) } ?? false))
+        let view = View(
+            stamp: stamp, document: newest,
+            table: newest.flatMap { $0.ring.isEmpty ? nil : world.routes.table($0) },
+            isFenced: newest.map { !world.has(.noGenerationFence) && memory(stamp.generation).isFenced(under: $0) }
+                ?? false,
+            acknowledgesNothing: stamp.isRecovering
+                && newest.map { memory(stamp.generation).isToWaitEmpty(under: $0) } ?? false)
+        if !view.acknowledgesNothing { stood = newest }
+        adopt(view)
     }
 
     // MARK: Changing
@@ -82,7 +83,7 @@ extension Worker {
         host.atMemory(world.random.pick(20...100), broken: failed) { memory in
             guard let record = memory.record else { return failed() }
             self.after(self.world.random.pick(50...2000)) {
-                if let document = record.document { self.save(document) }
+                if let stamp = self.host.memory.stamp { self.save(record, stamp.generation) }
                 self.host.atMemory(self.world.random.pick(20...200), broken: failed) { memory in
                     guard memory.stamp != nil else { return failed() }
                     self.raise(&memory.stamp, to: record)
@@ -113,8 +114,11 @@ extension Worker {
         stamp?.epoch = record.epoch
     }
 
-    private func save(_ document: RingDocument) {
-        if document.epoch > (host.disk?.epoch ?? .none) { host.disk = document }
+    private func save(_ record: HostRingRecord, _ generation: Generation) {
+        guard let document = record.document, !record.isWithoutWhatWasVerified(memory(generation)),
+            document.epoch > (host.disk?.epoch ?? .none)
+        else { return }
+        host.disk = document
     }
 
     func promise(to holder: String, isRenewal: Bool, _ reply: @escaping (PromiseAnswer?) -> Void) {
@@ -222,7 +226,8 @@ extension Worker {
         var isConfirmed = newest != nil
         if newest == nil, host.disk != nil { world.reached(.restoredFromDisk) }
         if let disk = host.disk, disk.epoch > (newest?.epoch ?? .none) { newest = disk }
-        let previous = newest
+        var previous = stood
+        if let disk = host.disk, disk.epoch > (previous?.epoch ?? .none) { previous = disk }
         let others = Set(newest.map { $0.members + $0.standbys } ?? []).subtracting([node])
         var silent = others.count
         var answers = 0
@@ -253,7 +258,7 @@ extension Worker {
         guard isConfirmed || isAlone else { return give() }
         let generation = Generation(world.random.next())
         var record = HostRingRecord(document: newest)
-        if let previous { record.examine(self.memory(generation), after: previous) }
+        record.examine(self.memory(generation), after: previous)
         host.atMemory(world.random.pick(20...300), broken: give) { [record] memory in
             if memory.record == nil { memory.record = record }
             self.after(self.world.random.pick(10...500)) {

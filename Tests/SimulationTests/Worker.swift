@@ -31,6 +31,8 @@ final class Worker {
     private(set) var view: View?
     /// The newest document that it has seen; outlives memcached.
     var document: RingDocument?
+    /// See `RingKeeper`.
+    var stood: RingDocument?
     private var underway: [Epoch: Int] = [:]
     private var parked: [Parked] = []
     var driver: Driver?

@@ -21,6 +21,10 @@ final class World {
     /// Set once no more faults are to happen.
     var isHealing = false
     private var newestEpoch = Epoch.none
+    /// With the time at which the first host had it on record.
+    private var documents: [Epoch: (document: RingDocument, since: Int)] = [:]
+    /// Two of one epoch.
+    private(set) var differingDocuments: (RingDocument, RingDocument)?
     /// Losses that are excused only if their change is aborted: what the memory held is still on the other side.
     private var lossesAtRisk: [(change: String, key: Int)] = []
     /// Losses that are excused only if the losers delete what the gainer lost while that one stays away: longer than
@@ -121,6 +125,14 @@ final class World {
     }
 
     func recorded(_ document: RingDocument) {
+        if let (other, _) = documents[document.epoch] {
+            if other != document { differingDocuments = (other, document) }
+        } else {
+            documents[document.epoch] = (document, now)
+        }
+        if let transition = document.transition, transition.step == .crossing {
+            lossesUnheard.removeAll { $0.change == transition.id }
+        }
         guard document.epoch > newestEpoch || document.transition?.abortReason != nil else { return }
         newestEpoch = max(newestEpoch, document.epoch)
         note("document \(document.epoch) \(document.transition?.step.rawValue ?? "stable")")
@@ -132,7 +144,10 @@ final class World {
 
     /// The losers are about to delete what moved, under this document.
     func cleans(under document: RingDocument) {
-        guard let transition = document.transition, transition.abortReason == nil else { return }
+        guard let transition = document.transition, transition.abortReason == nil,
+            let known = documents[document.epoch],
+            now - known.since >= Int(RingTransitionStateMachine.patienceMilliseconds) * World.millisecond
+        else { return }
         for loss in lossesUnheard where loss.change == transition.id {
             guard let gainer = host(loss.gainer), gainer.heardEpoch < document.epoch else { continue }
             history.lost(loss.key, at: now)

@@ -74,10 +74,10 @@ def test_what_one_node_is_asked_alone_is_not_passed_on():
     front = ORIGINAL[ORIGINAL.index("\nfrontend clients"):ORIGINAL.index("\nbackend nodes")]
     routes = (REPOSITORY / "Sources/HTTPFront/RouteTable.swift").read_text()
     expect('("/metrics", .metrics)' in routes, "no route for /metrics")
-    denied = re.findall(r"^    http-request deny status 403 if { path,url_dec -m beg (\S+) }$", front, re.M)
+    denied = re.findall(r"^    http-request deny status 403 default-errorfiles if { path,url_dec -m beg (\S+) }$", front, re.M)
     expect(denied == ["/metrics"], f"denied to everybody: {denied}")
     expect("acl between_nodes path,url_dec -m beg /peer /cache\n" in front, "/peer or /cache")
-    expect("http-request deny status 403 if between_nodes\n" in front, "/peer and /cache are passed on")
+    expect("http-request deny status 403 default-errorfiles if between_nodes\n" in front, "/peer and /cache are passed on")
 
 
 def test_whatever_changes_the_ring_is_known_to_it():

@@ -71,7 +71,8 @@ def run(context):
         promtool_is_content(last)
         it_is_described(last)
         answer = cluster.proxy.get("/metrics")
-        expect_equal(answer.status, 403, "/metrics through the balancer")
+        expect_equal((answer.status, answer.header("X-KV-Outcome")), (403, "not-applied"), "/metrics through the balancer")
+        expect(answer.body.startswith(b"This is not served through the balancer"), f"it says why: {answer.body!r}")
         times = []
         for _ in range(20):
             began = time.monotonic()

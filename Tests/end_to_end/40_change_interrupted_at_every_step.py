@@ -9,10 +9,10 @@ import itertools
 import time
 
 from harness.aftermath import expect_nothing_lost
-from harness.client import Connection, ConnectionLost, request_bytes
+from harness.client import ConnectionLost
 from harness.expectations import TestFailure, eventually, expect, expect_equal
 from harness.history import History
-from harness.placement import Ring
+from harness.scene import POSITIONS, Scene, begin_and_hold
 from harness.workload import store_many
 
 LIMIT_SECONDS = 240
@@ -72,39 +72,21 @@ def draw_cases(context):
     return chosen
 
 
-class Scene:
-    """A cluster of four, a change, and who plays which part in it. Both changes move the same slots between nodes 2 and 3."""
-
-    def __init__(self, cluster, change):
-        first, second, third, fourth = cluster.nodes
-        without = Ring({3000: first.address, 8000: second.address, 9500: fourth.address})
-        with_third = without.adding(5000, third.address)
-        self.before, self.after = (without, with_third) if change == "add" else (with_third, without)
-        loser, gainer = (second, third) if change == "add" else (third, second)
-        self.parts = {"coordinator": fourth, "loser": loser, "gainer": gainer, "bystander": first}
-        self.target = f"/add_node/5000/{third.address}" if change == "add" else f"/remove_node/{third.address}"
-
-    def is_moving(self, key):
-        return self.before.owner(key) != self.after.owner(key)
-
-    def may_be_missing(self, keys, point, victim):
-        """The keys of which the victim's memcached holds the only copy while the change is held there."""
-        address = self.parts[victim].address
-        points = list(POINTS)
-        if points.index(point) <= points.index(LAST_POINT_WITH_ONE_COPY):
-            return {key for key in keys if self.before.owner(key) == address}
-        if points.index(point) >= points.index(FIRST_POINT_WITH_ONE_COPY_AGAIN):
-            return {key for key in keys if self.after.owner(key) == address}
-        return {key for key in keys if self.before.owner(key) == address and not self.is_moving(key)}
+def may_be_missing(scene, keys, point, victim):
+    """The keys of which the victim's memcached holds the only copy while the change is held there."""
+    address = scene.parts[victim].address
+    points = list(POINTS)
+    if points.index(point) <= points.index(LAST_POINT_WITH_ONE_COPY):
+        return {key for key in keys if scene.before.owner(key) == address}
+    if points.index(point) >= points.index(FIRST_POINT_WITH_ONE_COPY_AGAIN):
+        return {key for key in keys if scene.after.owner(key) == address}
+    return {key for key in keys if scene.before.owner(key) == address and not scene.is_moving(key)}
 
 
 def run_case(context, change, point, victim, kind):
     """Returns how many pairs were rightly gone."""
-    positions = {3000: 1, 8000: 2, 9500: 4}
-    if change == "remove":
-        positions[5000] = 3
     keys = [f"key{number}" for number in range(3000)]
-    with context.cluster(nodes=4, positions=positions, proxy=False, memory_megabytes=64, hash_power=16) as cluster:
+    with context.cluster(nodes=4, positions=POSITIONS[change], proxy=False, memory_megabytes=64, hash_power=16) as cluster:
         scene = Scene(cluster, change)
         sufferer = scene.parts[victim]
         stored = History(store_many(cluster.addresses, keys, "bulk"))
@@ -124,7 +106,7 @@ def run_case(context, change, point, victim, kind):
         expect(ring in (scene.before, scene.after), f"the ring in the end is neither the old nor the new one: {ring}")
         if outcome is not None and outcome.status == 200:
             expect_equal(ring, scene.after, "the ring, though the change was answered with OK")
-        excused = scene.may_be_missing(keys, point, victim) if kind == "empty memcached" else set()
+        excused = may_be_missing(scene, keys, point, victim) if kind == "empty memcached" else set()
         _, missing = expect_nothing_lost(cluster, stored, result.history, except_keys=excused)
         wait_until_only_owners_hold(cluster, ring, max(0.0, HEALED_WITHIN_SECONDS - seconds))
         cluster.expect_pairs_only_at_owners(ring, wanted_keys=set(keys) - excused)
@@ -135,17 +117,7 @@ def run_case(context, change, point, victim, kind):
 
 def interrupt(cluster, scene, point, sufferer, kind, random):
     """Begins the change, holds it at the point, does its deed to the victim, lets go, and heals. Returns how to await the change's answer."""
-    held = cluster.directory / "held"
-    held.touch()
-    # Jobs are held where pairs are lost only: gaining nodes clean up before a change begins.
-    holders = [scene.parts["loser"]] if ".job." in point else cluster.nodes
-    for node in holders:
-        node.set_failpoints(f"{point}=hold:{held}")
-    coordinator = scene.parts["coordinator"]
-    asking = Connection(coordinator.address, timeout=60)
-    asking.send(request_bytes("GET", scene.target))
-    wait_until_held(coordinator, point, asking)
-
+    held, asking = begin_and_hold(cluster, scene, point, POINTS[point])
     if kind == "kill worker":
         sufferer.kill_worker(random)
     elif kind == "kill workers":
@@ -166,20 +138,6 @@ def interrupt(cluster, scene, point, sufferer, kind, random):
             except ConnectionLost:
                 return None
     return answer
-
-
-def wait_until_held(coordinator, point, asking):
-    """The change stands at the step before the point, moves no more, and has not been answered."""
-    def state():
-        transition = coordinator.status().get("transition")
-        return transition and (transition["id"], transition["step"])
-
-    def stands_still():
-        first = state()
-        time.sleep(0.4)
-        return first == state() and (first[1] if first else None) == POINTS[point]
-    eventually(10, f"the change is held at {point}", stands_still)
-    expect(not asking.has_bytes_waiting(), f"the change was answered though it should be held at {point}: is that failpoint never reached?")
 
 
 def wait_until_only_owners_hold(cluster, ring, seconds):
