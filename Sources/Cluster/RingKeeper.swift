@@ -184,7 +184,8 @@ package actor RingKeeper {
         return stamp
     }
 
-    /// This life of the memory has again what was lost: its answers count from now on, if it stands on this stamp still.
+    /// This life of the memory has again what was lost: its answers count from now on, where it stands on this stamp
+    /// still.
     package func endRecovery(of stamp: HostStamp) async throws {
         for _ in 0..<RingKeeper.casTries where try await with.control.endRecovery(of: stamp) {
             return try await refresh()
@@ -307,7 +308,8 @@ package actor RingKeeper {
     private func settle(_ record: HostRingRecord) async throws {
         let memory = memory(try await currentStamp().generation)
         do {
-            // (The disk names what this host has stood on: should this memory be lost, too, the next one lacks the same.)
+            // (The disk names what this host has stood on: should this memory be lost, too, the next one lacks the
+            // same.)
             if let document = record.document, !record.isWithoutWhatWasVerified(memory) {
                 try with.file.save(document)
             }

@@ -207,8 +207,8 @@ package final class ControlStore: Sendable {
     }
 
     /// From now on this life of the memory has what the one before it held; false where it is worth another try.
-    /// - Parameter stamp: as it was when the last of it was asked for. Where the host stands on another document by now,
-    ///   something else may be wanting, and nothing is done.
+    /// - Parameter stamp: as it was when the last of it was asked for. Where the host stands on another document by
+    ///   now, something else may be wanting, and nothing is done.
     package func endRecovery(of stamp: HostStamp) async throws(Failure) -> Bool {
         guard let held = try await get("stamp"), let present = HostStamp(bytes: held.bytes),
             present.generation == stamp.generation
