@@ -225,7 +225,6 @@ package struct RingTransitionStateMachine: Hashable, Sendable {
 
     private mutating func adopted(_ node: NodeID, _ generation: Generation, now: Int64) -> [Action] {
         noteLoss(of: node, generation)
-        noteLossOfOwner(node, generation)
         guard case .announcing(let audience, var waiting) = phase, waiting.remove(node) != nil else { return [] }
         if let transition = document.transition, transition.step == .settling, gainers.contains(node),
             let fence = transition.fence(of: node), fence != generation
@@ -313,21 +312,8 @@ package struct RingTransitionStateMachine: Hashable, Sendable {
             // (Where others hold them too, it is refilled before the change goes on.)
             RefillPlan(document, node: node).isEmpty
         else { return }
-        note("the memory of \(node) was lost while its pairs were being moved")
-    }
-
-    /// A gainer that stood on cleaning already may have acknowledged alone what was lost with its memory: the change
-    /// goes on.
-    private mutating func noteLossOfOwner(_ node: NodeID, _ generation: Generation) {
-        guard let transition = document.transition, transition.step == .cleaning, transition.abortReason == nil,
-            gainers.contains(node), let fence = transition.fence(of: node), fence != generation,
-            RefillPlan(document, node: node).isEmpty
-        else { return }
-        note("the memory of \(node) was lost after it had taken over what was moved")
-    }
-
-    private mutating func note(_ loss: String) {
-        if document.transition?.losses.contains(loss) == false, !newLosses.contains(loss) { newLosses.append(loss) }
+        let loss = "the memory of \(node) was lost while its pairs were being moved"
+        if !transition.losses.contains(loss), !newLosses.contains(loss) { newLosses.append(loss) }
     }
 
     private mutating func failed(_ node: NodeID, _ reason: String, now: Int64) -> [Action] {
