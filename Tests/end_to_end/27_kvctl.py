@@ -100,7 +100,7 @@ def ring(cluster, kvctl):
 def slowly(cluster):
     """From here on a change takes some seconds: each batch of pairs waits."""
     for node in cluster.nodes:
-        node.set_failpoints("ring.job.copy.batch=sleep:700")
+        node.set_failpoints("ring.job.copy.batch=sleep:3000")
 
 
 def changes(cluster, kvctl):

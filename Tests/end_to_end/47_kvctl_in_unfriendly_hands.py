@@ -188,7 +188,7 @@ def the_node_that_was_asked_dies(cluster):
     for _, _, _, answer in exchange_many(cluster.addresses[:2], [store_request(f"key{number}", "value") for number in range(2000)]):
         expect_equal(answer.status, 200, "storing what is to move")
     for node in cluster.nodes:
-        node.set_failpoints("ring.job.copy.batch=sleep:700")
+        node.set_failpoints("ring.job.copy.batch=sleep:1400")
     process = Kvctl(asked.address).start("ring", "add", standby, "--position", "5000")
     eventually(10, "the change is under way", lambda: cluster.node(2).status()["transition"])
     asked.end_daemon()
