@@ -135,6 +135,22 @@ extension MemcachedTests {
             }
         }
 
+        /// A document that came while a memory was refilled may find something else wanting.
+        @Test func aRefillEndsOnlyWhatItBeganFor() async throws {
+            try await Rig.withRealMemcached { _, rig in
+                let epoch = Rig.stamp.epoch.next
+                #expect(try await rig.control.raiseHostStamp(to: epoch, wantingSince: epoch))
+                let before = try #require(try await rig.control.hostStamp())
+                #expect(before.isRecovering)
+                #expect(try await rig.control.raiseHostStamp(to: epoch.next, wantingSince: epoch.next))
+                #expect(try await rig.control.endRecovery(of: before))
+                let now = try #require(try await rig.control.hostStamp())
+                #expect(now.isRecovering && now.epoch == epoch.next)
+                #expect(try await rig.control.endRecovery(of: now))
+                #expect(try await rig.control.hostStamp()?.isRecovering == false)
+            }
+        }
+
         @Test func leaseHasOneHolderUntilItRunsOut() async throws {
             try await Rig.withRealMemcached { _, rig in
                 let leases = LeaseStore(control: rig.control)
