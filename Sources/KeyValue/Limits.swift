@@ -185,7 +185,7 @@ package enum Limits {
     package static let handoffBatchPairs = 256
     /// Bytes of the items in one hand-off batch, as the scan found them; one may be larger by itself.
     package static let handoffBatchBytes = 1 << 20
-    /// Hand-off batches under way at once. (Twice as many gain a tenth more, and a client's write waits behind them.)
+    /// Hand-off batches under way at once. (A client's write waits behind them.)
     package static let handoffWindow = 8
     /// Pairs that are deleted before this host may take up a newer ring.
     package static let deletedAtOnce = 4096

@@ -5,7 +5,6 @@ import HashRing
 import KeyValue
 import Memcached
 import NIOCore
-import NIOPosix
 import TestSupport
 import Testing
 
@@ -15,28 +14,8 @@ struct CoordinatorRankTests {
 
     private static let own = F.nodes[0]
 
-    /// A coordinator whose memcached is not there; it is told of the ring and of others, and asks others alone.
-    private static func run<Result: Sendable>(
-        _ body: @Sendable (NIOLoopBound<Coordinator>, any EventLoop) async throws -> Result
-    ) async throws -> Result {
-        let loop = MultiThreadedEventLoopGroup.singleton.next()
-        let directory = try TemporaryDirectory()
-        let clock = WorkerClock(writer: 1)
-        let lanes = LaneGroup(
-            .unixSocket(path: directory.path + "/nobody.sock"), clock: clock, settings: MemcachedSettingsCell())
-        defer { lanes.close() }
-        let coordinator = try await loop.submit {
-            NIOLoopBound(
-                Coordinator(node: own, loop: loop, lanes: lanes, clock: clock, requestTime: .seconds(2)),
-                eventLoop: loop)
-        }.get()
-        let result = try await body(coordinator, loop)
-        try await loop.submit { coordinator.value.adopt(nil) }.get()
-        return result
-    }
-
     private static func ranks(_ change: @escaping @Sendable (Coordinator) -> Void) async throws -> [Int] {
-        try await run { coordinator, loop in
+        try await LoneCoordinator.run(of: own) { coordinator, loop in
             try await loop.submit {
                 change(coordinator.value)
                 return F.nodes.map { coordinator.value.rank(of: $0) }
@@ -76,7 +55,7 @@ struct CoordinatorRankTests {
 
     /// The rank of another node that holds everything alone, after this worker has asked it for a pair.
     private static func rank(after reply: FakePeer.Reply, isGone: Bool = false) async throws -> Int {
-        try await run { coordinator, loop in
+        try await LoneCoordinator.run(of: own) { coordinator, loop in
             let peer = try await FakePeer.start([reply], on: loop)
             if isGone { try await peer.end() }
             let key = try #require(Key("k"))
