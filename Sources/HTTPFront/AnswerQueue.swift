@@ -15,47 +15,12 @@ package struct AnswerQueue<Request> {
         fileprivate let number: UInt64
     }
 
-    /// What the connection has to know of a request when its answer goes out.
-    package struct Trait: Hashable {
-        /// Answered without a body.
-        package var isHead = false
-        package var isHTTP10 = false
-        /// The client has asked to end the connection after it.
-        package var closes = false
-        /// Told of errors in JSON, not in a line of text.
-        package var wantsProblems = false
-        /// What a page of another origin may see of it.
-        package var crossOrigin: CrossOriginGrant?
-        /// As what it is counted.
-        package var kind = FrontMetrics.Kind.unknown
-        /// When all of it was here, or it was clear that it is refused.
-        package var since = NIODeadline.uptimeNanoseconds(0)
-        /// By which names it is found again.
-        package var trace: RequestTrace?
-        /// Of its key, once that is known.
-        package var slot: Slot?
-        /// Of another node's batch: how many of its operations failed here.
-        package var failures = 0
-
-        package init(
-            isHead: Bool = false, isHTTP10: Bool = false, closes: Bool = false, wantsProblems: Bool = false,
-            kind: FrontMetrics.Kind = .unknown, trace: RequestTrace? = nil
-        ) {
-            self.isHead = isHead
-            self.isHTTP10 = isHTTP10
-            self.closes = closes
-            self.wantsProblems = wantsProblems
-            self.kind = kind
-            self.trace = trace
-        }
-    }
-
     /// What is at the head of the queue.
     package enum Front {
         case none
         /// Waits, or is being done.
-        case unfinished(ID, Trait)
-        case answer(Answer, Trait)
+        case unfinished(ID, RequestTrait)
+        case answer(Answer, RequestTrait)
     }
 
     private enum Phase {
@@ -68,7 +33,7 @@ package struct AnswerQueue<Request> {
         var phase: Phase
         /// Whether it changes nothing.
         var isSafe = true
-        var trait: Trait
+        var trait: RequestTrait
 
         var isWaiting: Bool { if case .waiting = phase { true } else { false } }
         var isRunning: Bool { if case .running = phase { true } else { false } }
@@ -76,10 +41,13 @@ package struct AnswerQueue<Request> {
 
         /// (Requests and answers are handed over, not copied.)
         mutating func run() -> Request? {
+            if case .waiting(let request) = takePhase() { request } else { nil }
+        }
+
+        mutating func takePhase() -> Phase {
             var phase = Phase.running
             swap(&phase, &self.phase)
-            if case .waiting(let request) = phase { return request }
-            return nil
+            return phase
         }
     }
 
@@ -99,12 +67,12 @@ package struct AnswerQueue<Request> {
     package var isRunning: Bool { running > 0 }
     package var isEmpty: Bool { entries.count == start }
 
-    package mutating func append(_ request: Request, isSafe: Bool, _ trait: Trait) {
+    package mutating func append(_ request: consuming Request, isSafe: Bool, _ trait: consuming RequestTrait) {
         entries.append(Entry(phase: .waiting(request), isSafe: isSafe, trait: trait))
     }
 
     /// A request that is refused without being done.
-    package mutating func append(_ answer: Answer, _ trait: Trait) {
+    package mutating func append(_ answer: Answer, _ trait: RequestTrait) {
         entries.append(Entry(phase: .answered(answer), trait: trait))
     }
 
@@ -145,7 +113,7 @@ package struct AnswerQueue<Request> {
     }
 
     /// The answer of a request that is running; false where there is no such request (any more).
-    package mutating func complete(_ id: ID, _ answer: Answer) -> Bool {
+    package mutating func complete(_ id: ID, _ answer: consuming Answer) -> Bool {
         guard let index = index(of: id), entries[index].isRunning else { return false }
         entries[index].phase = .answered(answer)
         stopped(entries[index].isSafe)
@@ -156,8 +124,8 @@ package struct AnswerQueue<Request> {
     package mutating func takeFront() -> Front {
         guard !isEmpty else { return .none }
         guard entries[start].isAnswered else { return .unfinished(ID(number: firstNumber), entries[start].trait) }
-        let front = takeEntry()
-        guard case .answered(let answer) = front.phase else { preconditionFailure("it was looked at above") }
+        var front = takeEntry()
+        guard case .answered(let answer) = front.takePhase() else { preconditionFailure("it was looked at above") }
         return .answer(answer, front.trait)
     }
 
@@ -215,5 +183,40 @@ package struct AnswerQueue<Request> {
     private func index(of id: ID) -> Int? {
         guard id.number >= firstNumber, id.number - firstNumber < UInt64(count) else { return nil }
         return start + Int(id.number - firstNumber)
+    }
+}
+
+/// What the connection has to know of a request when its answer goes out.
+package struct RequestTrait: Hashable {
+    /// Answered without a body.
+    package var isHead = false
+    package var isHTTP10 = false
+    /// The client has asked to end the connection after it.
+    package var closes = false
+    /// Told of errors in JSON, not in a line of text.
+    package var wantsProblems = false
+    /// What a page of another origin may see of it.
+    package var crossOrigin: CrossOriginGrant?
+    /// As what it is counted.
+    package var kind = FrontMetrics.Kind.unknown
+    /// When all of it was here, or it was clear that it is refused.
+    package var since = NIODeadline.uptimeNanoseconds(0)
+    /// By which names it is found again.
+    package var trace: RequestTrace?
+    /// Of its key, once that is known.
+    package var slot: Slot?
+    /// Of another node's batch: how many of its operations failed here.
+    package var failures = 0
+
+    package init(
+        isHead: Bool = false, isHTTP10: Bool = false, closes: Bool = false, wantsProblems: Bool = false,
+        kind: FrontMetrics.Kind = .unknown, trace: RequestTrace? = nil
+    ) {
+        self.isHead = isHead
+        self.isHTTP10 = isHTTP10
+        self.closes = closes
+        self.wantsProblems = wantsProblems
+        self.kind = kind
+        self.trace = trace
     }
 }

@@ -58,7 +58,7 @@ final class AnswerStream {
 
     /// Writes the head.
     /// - Parameter endsConnection: whether nothing follows it in any case.
-    func begin(for trait: AnswerQueue<FrontRequest>.Trait, endsConnection: Bool, into out: inout ByteBuffer) {
+    func begin(for trait: RequestTrait, endsConnection: Bool, into out: inout ByteBuffer) {
         hasBegun = true
         switch form {
         case .json:

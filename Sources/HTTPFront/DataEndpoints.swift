@@ -40,7 +40,7 @@ extension HTTPFrontHandler {
                 result, if: request.precondition,
                 missing: request.route == .key ? ErrorAnswer.noPair : ErrorAnswer.missing
             ) { request.route == .key ? .representation(of: $0, request.representation) : .found($0) }
-            if answer.large == nil || self.queue.isHead(id) { return self.complete(id, answer) }
+            if answer.large == nil || self.queue.isHead(id) { return self.complete(id, consume answer) }
             self.stream(answer, of: key, request, id, here: here, tries: tries)
         }
         if here { return front.data.readHere(StoredKey(key), completion: completion) }
@@ -52,10 +52,9 @@ extension HTTPFrontHandler {
         _ result: Result<Envelope?, OperationFailure>, if precondition: Precondition,
         missing: Answer = ErrorAnswer.noPair, found: (Envelope) -> Answer
     ) -> Answer {
-        let now = front.data.wallMilliseconds
         switch result {
-        case .success(let envelope?) where !envelope.isGone(atMilliseconds: now):
-            return switch precondition.verdict(on: envelope, atMilliseconds: now) {
+        case .success(let envelope?) where !envelope.isGone(atMilliseconds: front.data.wallMilliseconds):
+            return switch precondition.verdict(on: envelope, atMilliseconds: front.data.wallMilliseconds) {
             case .met: found(envelope)
             case .ifMatchFailed: ErrorAnswer.preconditionFailed(envelope.version)
             case .ifNoneMatchFailed: .notModified(envelope.version)

@@ -17,7 +17,6 @@ package final class HTTPFrontHandler: ChannelInboundHandler {
     package typealias InboundIn = HTTPServerRequestPart
     package typealias OutboundOut = ByteBuffer
     package typealias RequestID = AnswerQueue<FrontRequest>.ID
-    typealias Trait = AnswerQueue<FrontRequest>.Trait
 
     // (Every request looks at what is `unchecked` here many times. None is ever lent to a call that might look at it
     // again: they are read or assigned at once, or lent to values that know nothing of this object.)
@@ -180,14 +179,20 @@ package final class HTTPFrontHandler: ChannelInboundHandler {
     func received(whole request: FrontRequest, _ trace: RequestTrace?) {
         isReading = true
         hold(request.body.readableBytes)
-        append(request, Trait(kind: FrontMetrics.Kind(route: request.route, method: request.method), trace: trace))
+        append(
+            request, RequestTrait(kind: FrontMetrics.Kind(route: request.route, method: request.method), trace: trace))
         advance()
     }
 
     package func channelReadComplete(context: ChannelHandlerContext) {
+        readIsComplete()
+        context.fireChannelReadComplete()
+    }
+
+    /// What one turn has brought has been read.
+    func readIsComplete() {
         isReading = false
         flush()
-        context.fireChannelReadComplete()
     }
 
     /// Whether another request may be read now.
@@ -224,17 +229,17 @@ package final class HTTPFrontHandler: ChannelInboundHandler {
     // MARK: Doing
 
     /// The answer of a request that is not begun.
-    func enqueue(_ answer: Answer, _ trait: Trait) {
-        var trait = trait
+    func enqueue(_ answer: Answer, _ trait: consuming RequestTrait) {
         trait.since = .now()
         queue.append(answer, trait)
         hold(answer.body.readableBytes)
     }
 
     /// The answer of a request that was begun, once.
-    func complete(_ id: RequestID, _ answer: Answer) {
+    func complete(_ id: RequestID, _ answer: consuming Answer) {
+        let bytes = answer.body.readableBytes
         guard queue.complete(id, answer) else { return }
-        hold(answer.body.readableBytes)
+        hold(bytes)
         advance()
     }
 
@@ -289,16 +294,16 @@ package final class HTTPFrontHandler: ChannelInboundHandler {
                 guard let stream = streams[id], pump(stream, id, trait) else { return }
                 // (In a crowd, what waits behind it has not begun.)
                 hasNews = true
-            case .answer(let answer, let trait):
+            case .answer(var answer, let trait):
                 let time = front.metrics.answered(trait.kind, answer.status, answer.outcome, since: trait.since)
                 front.log.answered(trait, answer.status, answer.outcome, after: time)
                 hold(-answer.body.readableBytes)
                 let isLast = answer.closes || trait.closes || isLast()
                 let persistence: AnswerEncoder.Persistence =
                     isLast ? .close : trait.isHTTP10 ? .keepAliveExplicitly : .keepAlive
-                let shown = trait.wantsProblems ? answer.asProblem : answer
+                if trait.wantsProblems { answer = answer.asProblem }
                 if let body = AnswerEncoder.encode(
-                    shown, isHead: trait.isHead, persistence, crossOrigin: trait.crossOrigin, into: &out)
+                    answer, isHead: trait.isHead, persistence, crossOrigin: trait.crossOrigin, into: &out)
                 {
                     writeOut()
                     write(body)
@@ -319,7 +324,7 @@ package final class HTTPFrontHandler: ChannelInboundHandler {
     }
 
     /// Writes what a stream has; true once it is done and the next answer's turn has come.
-    private func pump(_ stream: AnswerStream, _ id: RequestID, _ trait: Trait) -> Bool {
+    private func pump(_ stream: AnswerStream, _ id: RequestID, _ trait: RequestTrait) -> Bool {
         if let error = stream.failure {
             streams[id] = nil
             if stream.hasBegun {
@@ -356,14 +361,17 @@ package final class HTTPFrontHandler: ChannelInboundHandler {
         return true
     }
 
-    private func count(_ stream: AnswerStream, _ trait: Trait, isBroken: Bool = false) {
+    private func count(_ stream: AnswerStream, _ trait: RequestTrait, isBroken: Bool = false) {
         let outcome: Answer.Outcome? = isBroken ? .unknown : nil
         let time = front.metrics.answered(trait.kind, stream.status, outcome, since: trait.since)
         front.log.answered(trait, stream.status, outcome, after: time, isBroken: isBroken)
     }
 
+    /// Where answers leave: from before the decoder, which has no part in them.
+    private var outlet: ChannelHandlerContext? { gate?.context }
+
     private func write(_ bytes: ByteBuffer) {
-        guard let context else { return }
+        guard let context = outlet else { return }
         let count = bytes.readableBytes
         sentBytes += count
         isUnflushed = true
@@ -388,7 +396,7 @@ package final class HTTPFrontHandler: ChannelInboundHandler {
         writeOut()
         guard isUnflushed else { return }
         isUnflushed = false
-        context?.flush()
+        outlet?.flush()
         guard var sent = given else { return }
         given = nil
         // (Where the channel still holds it, this is other memory.)

@@ -16,7 +16,8 @@ final class InputGate: ChannelDuplexHandler {
     static let pieceBytes = 2048
 
     private let front: HTTPFrontHandler
-    @exclusivity(unchecked) private var context: ChannelHandlerContext?
+    /// Nil once it has left the pipeline.
+    @exclusivity(unchecked) private(set) var context: ChannelHandlerContext?
     @exclusivity(unchecked) private var held: ByteBuffer?
     @exclusivity(unchecked) private var heldEvent: Any?
     @exclusivity(unchecked) private var isFeeding = false
@@ -26,6 +27,8 @@ final class InputGate: ChannelDuplexHandler {
     /// Whether what comes next may be one that `FastPath` knows: where the decoder is idle, but for the peers' own
     /// port.
     @exclusivity(unchecked) private var mayBeShort: Bool
+    /// Whether the decoder was given something since it was told that this was all for now.
+    @exclusivity(unchecked) private var hasDecoded = false
 
     init(_ front: HTTPFrontHandler) {
         self.front = front
@@ -46,6 +49,16 @@ final class InputGate: ChannelDuplexHandler {
             held?.writeBuffer(&bytes)
         } else {
             feed(bytes, context)
+        }
+    }
+
+    /// Of a turn that brought nothing for the decoder, the front alone is told.
+    func channelReadComplete(context: ChannelHandlerContext) {
+        if hasDecoded {
+            hasDecoded = false
+            context.fireChannelReadComplete()
+        } else {
+            front.readIsComplete()
         }
     }
 
@@ -73,7 +86,7 @@ final class InputGate: ChannelDuplexHandler {
             guard front.takesInput || front.isEnding else { return }
             held = nil
             feed(bytes, context)
-            context.fireChannelReadComplete()
+            channelReadComplete(context: context)
         }
         if held == nil, let event = heldEvent {
             heldEvent = nil
@@ -111,6 +124,7 @@ final class InputGate: ChannelDuplexHandler {
         let cut = nextCut(bytes.readableBytesView)
         guard let piece = bytes.readSlice(length: cut.length) else { return }
         let ends = front.endCount
+        hasDecoded = true
         context.fireChannelRead(wrapInboundOut(piece))
         let hasEnded = front.endCount != ends
         isDecoderIdle = hasEnded && cut.mayBeEnd

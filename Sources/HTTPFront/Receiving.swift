@@ -13,11 +13,11 @@ private import RequestTracing
 package indirect enum Receiving {
     case nothing
     /// Its body is kept, in the handler; the limit is in bytes.
-    case body(FrontRequest, limit: Int, AnswerQueue<FrontRequest>.Trait)
+    case body(FrontRequest, limit: Int, RequestTrait)
     /// Its body is too large for one item, and is stored as it comes.
-    case upload(Upload, FrontRequest, AnswerQueue<FrontRequest>.Trait)
+    case upload(Upload, FrontRequest, RequestTrait)
     /// Its body is thrown away.
-    case dropping(AtTheEnd, AnswerQueue<FrontRequest>.Trait)
+    case dropping(AtTheEnd, RequestTrait)
 
     /// What is to be done once the body is over.
     package enum AtTheEnd {
@@ -33,9 +33,9 @@ package indirect enum Receiving {
     }
 
     /// What its answer has to know of it; of a head that can't be read nothing is known.
-    var trait: AnswerQueue<FrontRequest>.Trait {
+    var trait: RequestTrait {
         switch self {
-        case .nothing: AnswerQueue<FrontRequest>.Trait()
+        case .nothing: RequestTrait()
         case .body(_, _, let trait), .upload(_, _, let trait), .dropping(_, let trait): trait
         }
     }
@@ -52,7 +52,7 @@ extension HTTPFrontHandler {
 
     func received(_ head: HTTPRequestHead) {
         let reading = HeadReading(head, at: side)
-        var trait = Trait(
+        var trait = RequestTrait(
             isHead: head.method == .HEAD, isHTTP10: head.version.minor == 0, closes: reading.closes,
             wantsProblems: RouteTable.isForPrograms(head.uri),
             kind: FrontMetrics.Kind(route: reading.route, method: Methods(head.method)), trace: reading.trace)
@@ -91,7 +91,7 @@ extension HTTPFrontHandler {
     }
 
     /// A body that the route has no use for.
-    private func take(_ request: FrontRequest, _ reading: HeadReading, _ trait: Trait) {
+    private func take(_ request: FrontRequest, _ reading: HeadReading, _ trait: RequestTrait) {
         if let length = reading.contentLength, length > Limits.discardedBodyBytes {
             return refuse(ErrorAnswer.bodyTooLarge(Limits.discardedBodyBytes), reading, trait)
         }
@@ -106,7 +106,7 @@ extension HTTPFrontHandler {
 
     /// Answers without doing anything. The connection goes on if the body, which has to be read first, is short enough
     /// and is sure to come.
-    private func refuse(_ answer: Answer, _ reading: HeadReading, _ trait: Trait) {
+    private func refuse(_ answer: Answer, _ reading: HeadReading, _ trait: RequestTrait) {
         let length = reading.contentLength ?? 0
         if answer.closes || reading.hasBody && reading.expectsContinue || length > Limits.discardedBodyBytes {
             isInputOver = true
@@ -120,7 +120,7 @@ extension HTTPFrontHandler {
         }
     }
 
-    func answerEarly(_ answer: Answer, _ trait: Trait) {
+    func answerEarly(_ answer: Answer, _ trait: RequestTrait) {
         receiving = .dropping(.nothing, trait)
         enqueue(answer, trait)
         advance()
@@ -180,8 +180,7 @@ extension HTTPFrontHandler {
         advance()
     }
 
-    func append(_ request: FrontRequest, _ trait: Trait) {
-        var trait = trait
+    func append(_ request: FrontRequest, _ trait: consuming RequestTrait) {
         trait.since = .now()
         if let trace = trait.trace { trace.begin(request.route.label, front.tracer) }
         queue.append(request, isSafe: request.route.isSafe(request.method), trait)

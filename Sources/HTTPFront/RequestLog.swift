@@ -26,7 +26,7 @@ package final class RequestLog {
     /// A request has its answer.
     /// - Parameter isBroken: the answer could not be sent to its end.
     func answered(
-        _ trait: AnswerQueue<FrontRequest>.Trait, _ status: Answer.Status, _ outcome: Answer.Outcome?,
+        _ trait: RequestTrait, _ status: Answer.Status, _ outcome: Answer.Outcome?,
         after time: TimeAmount, isBroken: Bool = false
     ) {
         let isFailure = status.rawValue >= 500 || trait.failures > 0 || isBroken
@@ -47,7 +47,7 @@ package final class RequestLog {
         }
     }
 
-    private func end(_ trait: AnswerQueue<FrontRequest>.Trait, _ status: Answer.Status, isFailure: Bool) {
+    private func end(_ trait: RequestTrait, _ status: Answer.Status, isFailure: Bool) {
         guard let trace = trait.trace, !trace.spans.isEmpty else { return }
         var attributes: SpanAttributes = ["status": .int64(Int64(status.rawValue))]
         if let slot = trait.slot { attributes.set("slot", value: .int64(Int64(slot.value))) }
@@ -55,7 +55,7 @@ package final class RequestLog {
     }
 
     private func write(
-        _ trait: AnswerQueue<FrontRequest>.Trait, _ status: Answer.Status, _ outcome: Answer.Outcome?,
+        _ trait: RequestTrait, _ status: Answer.Status, _ outcome: Answer.Outcome?,
         _ time: TimeAmount, isFailure: Bool
     ) {
         let level: Logger.Level = isFailure ? .warning : .notice

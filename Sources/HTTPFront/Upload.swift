@@ -32,7 +32,7 @@ extension HTTPFrontHandler {
     /// Begins to store a body that is over the limit of what is kept until its end.
     /// - Parameter bytes: how long it is at least.
     func upload(
-        _ request: FrontRequest, _ trait: Trait, bytes: Int, over limit: Int
+        _ request: FrontRequest, _ trait: RequestTrait, bytes: Int, over limit: Int
     ) -> Result<Upload, Refusal> {
         guard let most = largestBody(of: request) else {
             return .failure(Refusal(answer: ErrorAnswer.bodyTooLarge(limit)))
@@ -60,7 +60,7 @@ extension HTTPFrontHandler {
         }
     }
 
-    func received(into upload: Upload, _ part: ByteBuffer, _ trait: Trait) {
+    func received(into upload: Upload, _ part: ByteBuffer, _ trait: RequestTrait) {
         guard upload.write.length + part.readableBytes <= Limits.valueBytes else {
             return answerEarly(ErrorAnswer.bodyTooLarge(Limits.valueBytes), trait)
         }
@@ -68,7 +68,7 @@ extension HTTPFrontHandler {
     }
 
     /// Answers before the body's end.
-    private func giveUp(_ upload: Upload, _ trait: Trait) {
+    private func giveUp(_ upload: Upload, _ trait: RequestTrait) {
         guard let failure = upload.write.failure else { return }
         answerEarly(answer(to: failure), trait)
         resumeReading()

@@ -77,9 +77,11 @@ final class LiveFront: Sendable {
     }
 }
 
-/// A client's blocking socket, on a thread of its own; every wait ends after five seconds.
+/// A client's blocking socket, on a thread of its own; every wait ends after so long that other tests, which compute
+/// for seconds on all of the pool's threads, are over.
 actor LiveClient {
     private let descriptor: CInt
+    private static let patienceSeconds = 30
     private var parser = AnswerParser()
     private let thread = MultiThreadedEventLoopGroup(numberOfThreads: 1)
 
@@ -87,7 +89,7 @@ actor LiveClient {
 
     init(_ port: UInt16, receiveBytes: Int32? = nil) {
         descriptor = socket(AF_INET, Int32(SOCK_STREAM.rawValue), 0)
-        var time = timeval(tv_sec: 5, tv_usec: 0)
+        var time = timeval(tv_sec: LiveClient.patienceSeconds, tv_usec: 0)
         setsockopt(descriptor, SOL_SOCKET, SO_RCVTIMEO, &time, socklen_t(MemoryLayout<timeval>.size))
         setsockopt(descriptor, SOL_SOCKET, SO_SNDTIMEO, &time, socklen_t(MemoryLayout<timeval>.size))
         if var receiveBytes {
@@ -122,7 +124,7 @@ actor LiveClient {
 
     func endSending() { shutdown(descriptor, Int32(SHUT_WR)) }
 
-    /// The next answer; nil at the connection's end, or after five seconds.
+    /// The next answer; nil at the connection's end, or when patience is over.
     func answer() -> ReadAnswer? {
         while true {
             if let answer = parser.next() { return answer }
@@ -138,7 +140,7 @@ actor LiveClient {
         return answer()
     }
 
-    /// Empty at the connection's end, nil after five seconds or for a broken connection.
+    /// Empty at the connection's end, nil when patience is over, or for a broken connection.
     func read() -> [UInt8]? {
         var bytes = [UInt8](repeating: 0, count: 65_536)
         let count = recv(descriptor, &bytes, bytes.count, 0)
