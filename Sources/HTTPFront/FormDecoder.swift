@@ -1,5 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0
 
+private import Glibc
 package import NIOCore
 
 /// Reads `name=value&name=value` (a query, or a form's body) without copying what is not asked for.
@@ -49,7 +50,7 @@ package enum FormDecoder {
     ) -> Field<[UInt8]> {
         guard encoded.count <= 3 * limit else { return .tooLong }
         // (Most keys say nothing in codes.)
-        if encoded.allSatisfy({ $0 != UInt8(ascii: "%") && $0 != UInt8(ascii: "+") }) {
+        if isPlain(encoded) {
             return encoded.count <= limit ? .value(Array(encoded)) : .tooLong
         }
         var isWellFormed = true
@@ -69,7 +70,7 @@ package enum FormDecoder {
         body.withUnsafeReadableBytes { bytes in
             range = FormDecoder.range(of: name, in: bytes)
             guard let range else { return }
-            isPlain = bytes[range].allSatisfy { $0 != UInt8(ascii: "%") && $0 != UInt8(ascii: "+") }
+            isPlain = FormDecoder.isPlain(UnsafeRawBufferPointer(rebasing: bytes[range]))
         }
         guard let range, let encoded = body.getSlice(at: body.readerIndex + range.lowerBound, length: range.count)
         else {
@@ -124,13 +125,16 @@ package enum FormDecoder {
         }
     }
 
-    private static func index(of byte: UInt8, in bytes: UnsafeRawBufferPointer, from start: Int) -> Int? {
-        var index = start
-        while index < bytes.count {
-            if bytes[index] == byte { return index }
-            index += 1
-        }
-        return nil
+    private static func index(of byte: UInt8, in bytes: UnsafeRawBufferPointer, from start: Int = 0) -> Int? {
+        guard start < bytes.count, let first = bytes.baseAddress,
+            let found = memchr(first + start, CInt(byte), bytes.count - start)
+        else { return nil }
+        return UnsafeRawPointer(found) - first
+    }
+
+    /// Whether its bytes stand for themselves.
+    private static func isPlain(_ encoded: UnsafeRawBufferPointer) -> Bool {
+        index(of: UInt8(ascii: "%"), in: encoded) == nil && index(of: UInt8(ascii: "+"), in: encoded) == nil
     }
 
     private static func isEqual(_ bytes: UnsafeRawBufferPointer, _ start: Int, _ name: StaticString) -> Bool {

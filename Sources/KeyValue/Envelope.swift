@@ -80,7 +80,12 @@ package struct Envelope: Hashable, Sendable {
         buffer.reserveCapacity(
             Envelope.longestHeaderBytes + Envelope.clientFlagsBytes + value.readableBytes
                 + (isKeyInside ? key.bytes.count + 2 : 0))
-        buffer.writeMultipleIntegers(Envelope.format, flags, version.time, version.writer)
+        buffer.writeWithUnsafeMutableBytes(minimumWritableBytes: Envelope.headerBytes) { header in
+            header[0] = Envelope.format
+            header[1] = flags
+            Envelope.write(version, into: header)
+            return Envelope.headerBytes
+        }
         if let expiry { buffer.writeInteger(expiry) }
         if hasClientFlags { buffer.writeInteger(clientFlags) }
         if isKeyInside {
@@ -141,8 +146,12 @@ package struct Envelope: Hashable, Sendable {
 
     /// The same pair as another write.
     package mutating func stamp(_ version: Version) {
-        buffer.setInteger(version.time, at: buffer.readerIndex + 2)
-        buffer.setInteger(version.writer, at: buffer.readerIndex + 10)
+        buffer.withUnsafeMutableReadableBytes { Envelope.write(version, into: $0) }
+    }
+
+    private static func write(_ version: Version, into header: UnsafeMutableRawBufferPointer) {
+        header.storeBytes(of: version.time.bigEndian, toByteOffset: 2, as: UInt64.self)
+        header.storeBytes(of: version.writer.bigEndian, toByteOffset: 10, as: UInt32.self)
     }
 
     package var isTombstone: Bool { flags & Flags.tombstone != 0 }

@@ -113,9 +113,9 @@ struct WritePipeline: ~Copyable {
         request.removeAll(keepingCapacity: request.capacity <= 4 * WritePipeline.pieceBytes)
         var pieceStart = 0
         for (index, store) in stores.enumerated() {
-            request.append(contentsOf: store.token == nil ? "add ".utf8 : "cas ".utf8)
+            append(store.token == nil ? "add " : "cas ")
             request.append(contentsOf: store.key.bytes)
-            request.append(contentsOf: " 0 ".utf8)
+            append(" 0 ")
             append(UInt64(store.exptime))
             request.append(UInt8(ascii: " "))
             append(UInt64(store.value.readableBytes))
@@ -123,9 +123,9 @@ struct WritePipeline: ~Copyable {
                 request.append(UInt8(ascii: " "))
                 append(token)
             }
-            request.append(contentsOf: "\r\n".utf8)
-            request.append(contentsOf: store.value.readableBytesView)
-            request.append(contentsOf: "\r\n".utf8)
+            append("\r\n")
+            store.value.withUnsafeReadableBytes { request.append(contentsOf: $0) }
+            append("\r\n")
             let next = index + 1
             if request.count >= WritePipeline.pieceBytes || next - pieceStart == WritePipeline.unansweredStores {
                 try takeAnswers(&replies, upTo: next - WritePipeline.unansweredStores, deadline)
@@ -133,7 +133,7 @@ struct WritePipeline: ~Copyable {
                 pieceStart = next
             }
         }
-        request.append(contentsOf: "mn\r\n".utf8)
+        append("mn\r\n")
         try takeAnswers(&replies, upTo: stores.count - WritePipeline.unansweredStores, deadline)
         try sendRequest()
     }
@@ -155,12 +155,20 @@ struct WritePipeline: ~Copyable {
         request.removeAll(keepingCapacity: true)
     }
 
+    private mutating func append(_ text: StaticString) {
+        text.withUTF8Buffer { request.append(contentsOf: $0) }
+    }
+
     private mutating func append(_ number: UInt64) {
-        var power: UInt64 = 1
-        while number / power >= 10 { power *= 10 }
-        while power > 0 {
-            request.append(0x30 + UInt8(number / power % 10))
-            power /= 10
+        withUnsafeTemporaryAllocation(of: UInt8.self, capacity: 20) { digits in
+            var start = digits.count
+            var rest = number
+            repeat {
+                start -= 1
+                digits[start] = 0x30 + UInt8(rest % 10)
+                rest /= 10
+            } while rest > 0
+            request.append(contentsOf: UnsafeBufferPointer(rebasing: digits[start...]))
         }
     }
 
