@@ -1,7 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0
 
 package import HashRing
-package import NIOCore
 package import RequestTracing
 
 /// The requests of one connection that were read and not answered yet, in their order. A value without IO: it says
@@ -39,11 +38,11 @@ package struct AnswerQueue<Request> {
         var isRunning: Bool { if case .running = phase { true } else { false } }
         var isAnswered: Bool { if case .answered = phase { true } else { false } }
 
-        /// (Requests and answers are handed over, not copied.)
         mutating func run() -> Request? {
             if case .waiting(let request) = takePhase() { request } else { nil }
         }
 
+        /// (Requests and answers are handed over, not copied.)
         mutating func takePhase() -> Phase {
             var phase = Phase.running
             swap(&phase, &self.phase)
@@ -72,7 +71,7 @@ package struct AnswerQueue<Request> {
     }
 
     /// A request that is refused without being done.
-    package mutating func append(_ answer: Answer, _ trait: RequestTrait) {
+    package mutating func append(_ answer: consuming Answer, _ trait: consuming RequestTrait) {
         entries.append(Entry(phase: .answered(answer), trait: trait))
     }
 
@@ -183,40 +182,5 @@ package struct AnswerQueue<Request> {
     private func index(of id: ID) -> Int? {
         guard id.number >= firstNumber, id.number - firstNumber < UInt64(count) else { return nil }
         return start + Int(id.number - firstNumber)
-    }
-}
-
-/// What the connection has to know of a request when its answer goes out.
-package struct RequestTrait: Hashable {
-    /// Answered without a body.
-    package var isHead = false
-    package var isHTTP10 = false
-    /// The client has asked to end the connection after it.
-    package var closes = false
-    /// Told of errors in JSON, not in a line of text.
-    package var wantsProblems = false
-    /// What a page of another origin may see of it.
-    package var crossOrigin: CrossOriginGrant?
-    /// As what it is counted.
-    package var kind = FrontMetrics.Kind.unknown
-    /// When all of it was here, or it was clear that it is refused.
-    package var since = NIODeadline.uptimeNanoseconds(0)
-    /// By which names it is found again.
-    package var trace: RequestTrace?
-    /// Of its key, once that is known.
-    package var slot: Slot?
-    /// Of another node's batch: how many of its operations failed here.
-    package var failures = 0
-
-    package init(
-        isHead: Bool = false, isHTTP10: Bool = false, closes: Bool = false, wantsProblems: Bool = false,
-        kind: FrontMetrics.Kind = .unknown, trace: RequestTrace? = nil
-    ) {
-        self.isHead = isHead
-        self.isHTTP10 = isHTTP10
-        self.closes = closes
-        self.wantsProblems = wantsProblems
-        self.kind = kind
-        self.trace = trace
     }
 }

@@ -52,9 +52,11 @@ extension HTTPFrontHandler {
         _ result: Result<Envelope?, OperationFailure>, if precondition: Precondition,
         missing: Answer = ErrorAnswer.noPair, found: (Envelope) -> Answer
     ) -> Answer {
+        // (Most pairs neither expire nor are asked for on a condition.)
+        lazy var now = front.data.wallMilliseconds
         switch result {
-        case .success(let envelope?) where !envelope.isGone(atMilliseconds: front.data.wallMilliseconds):
-            return switch precondition.verdict(on: envelope, atMilliseconds: front.data.wallMilliseconds) {
+        case .success(let envelope?) where !envelope.isGone(atMilliseconds: now):
+            return switch precondition.verdict(on: envelope, atMilliseconds: now) {
             case .met: found(envelope)
             case .ifMatchFailed: ErrorAnswer.preconditionFailed(envelope.version)
             case .ifNoneMatchFailed: .notModified(envelope.version)
@@ -212,11 +214,12 @@ extension HTTPFrontHandler {
 
     /// What the query says of it: `consistency=strict`, `r=2`, `w=2`. Nil where it says nothing.
     func wantedConsistency(_ request: FrontRequest, isWrite: Bool) -> Result<Consistency?, Refusal> {
-        request.withQuery { query in
-            // (The commonest query has one field, the key.)
-            let isPlain =
-                isWrite || request.route != .pair ? query.isEmpty : !query.contains(UInt8(ascii: "&"))
-            if isPlain { return .success(nil) }
+        // (The commonest query has one field, the key.)
+        let saysMore =
+            isWrite || request.route != .pair
+            ? request.hasQuery : request.withQuery { FormDecoder.hasSeveralFields($0) }
+        if !saysMore { return .success(nil) }
+        return request.withQuery { query in
             var level: Consistency.Level?
             switch FormDecoder.bytes("consistency", in: query, limit: 16) {
             case .absent: break

@@ -18,6 +18,10 @@ package enum FormDecoder {
         case value(Value)
     }
 
+    static func hasSeveralFields(_ bytes: UnsafeRawBufferPointer) -> Bool {
+        index(of: UInt8(ascii: "&"), in: bytes) != nil
+    }
+
     /// Where the field's value stands, still encoded; nil where there is no such field.
     package static func range(of name: StaticString, in bytes: UnsafeRawBufferPointer) -> Range<Int>? {
         let length = name.utf8CodeUnitCount

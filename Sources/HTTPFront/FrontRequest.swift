@@ -24,6 +24,8 @@ package struct FrontRequest: Sendable {
 
     package var pathLength: Int { contents.parts.pathLength }
 
+    package var hasQuery: Bool { target.utf8.count > pathLength + 1 }
+
     package var body: ByteBuffer {
         get { contents.parts.body }
         set { change { $0.body = newValue } }

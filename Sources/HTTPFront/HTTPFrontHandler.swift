@@ -367,8 +367,8 @@ package final class HTTPFrontHandler: ChannelInboundHandler {
         front.log.answered(trait, stream.status, outcome, after: time, isBroken: isBroken)
     }
 
-    /// Where answers leave: from before the decoder, which has no part in them.
-    private var outlet: ChannelHandlerContext? { gate?.context }
+    /// Where answers leave: from the gate, for the decoder has no part in them; from here where there is none.
+    private var outlet: ChannelHandlerContext? { gate?.context ?? context }
 
     private func write(_ bytes: ByteBuffer) {
         guard let context = outlet else { return }

@@ -1,15 +1,15 @@
 // SPDX-License-Identifier: Apache-2.0
 
-/// How a worker's memory allocator is to be: glibc's, which is told by a variable of the environment.
+/// How a worker's memory allocator is to be: glibc's, which takes this from the environment alone, before `main`.
 ///
 /// A turn of the event loop takes memory for each of the requests that have come, and gives all of it back in a later
-/// one. glibc keeps seven blocks of a size at hand for each thread; what is beyond that it has to look for
-/// (docs/performance.md).
+/// one. Of each size glibc 2.36 keeps seven blocks at hand for a thread, and has to look for any other
+/// (docs/performance.md). Those at hand do not go back to the system: up to 4.2 MiB for a thread that has used all
+/// sizes.
 package enum Allocator {
-    /// glibc(7): `name=value`, with colons between them.
+    /// `name=value`, with colons between them ("Tunables" in glibc's manual).
     package static let variable = "GLIBC_TUNABLES"
     private static let keptBlocks = "glibc.malloc.tcache_count"
-    /// Of a size; all sizes together are 4 MiB of a thread's at most.
     private static let keptCount = 127
 
     /// - Parameter given: what whoever started the daemon wants; it goes first.

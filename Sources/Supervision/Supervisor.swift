@@ -10,7 +10,7 @@ private import Memcached
 /// The process that owns the listening socket and its workers' lives, and touches no pair: it performs what
 /// `SupervisorStateMachine` decides. One thread, one loop: wait for a signal, listen to the workers, look at the time.
 package struct Supervisor: ~Copyable {
-    /// What this process was started with; each worker is started with the same.
+    /// What this process was started with. Each worker is started with the same, and what is for workers alone.
     package struct Invocation: Sendable {
         /// An absolute path; looked up anew for each worker, so that a new program takes effect at a reload.
         package let program: String

@@ -24,6 +24,14 @@ struct ConnectionTests {
         return (bytes, statuses)
     }
 
+    @Test("behind a decoder alone, without the gate, it answers as well")
+    func withoutGate() throws {
+        let connection = try TestConnection(hasGate: false)
+        #expect(connection.ask(getRequest("/route?key=a"))?.status == 404)
+        #expect(connection.ask(postRequest("/route", "key=a&val=1"))?.text == "OK")
+        #expect(connection.ask(getRequest("/route?key=a"))?.text == "1")
+    }
+
     @Test("requests in one piece, byte by byte, and in odd pieces, with a store that is quick or slow")
     func pieces() throws {
         var random = SeededGenerator(seed: 31)

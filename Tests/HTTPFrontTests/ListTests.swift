@@ -113,6 +113,7 @@ struct ListTests {
         await live.operators.set(parts: [Self.part([(Key("a")!, Self.record(Key("a")!, 5))], isLast: false)])
         await client.send(getRequest("/keys"))
         #expect(await client.answer() == nil)
+        #expect(await client.isEnded())
         try await live.end()
     }
 

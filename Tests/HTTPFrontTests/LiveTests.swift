@@ -77,8 +77,8 @@ final class LiveFront: Sendable {
     }
 }
 
-/// A client's blocking socket, on a thread of its own; every wait ends after so long that other tests, which compute
-/// for seconds on all of the pool's threads, are over.
+/// A client's blocking socket, on a thread of its own; every wait ends, after longer than other tests keep all threads
+/// of the pool busy.
 actor LiveClient {
     private let descriptor: CInt
     private static let patienceSeconds = 30
@@ -145,6 +145,13 @@ actor LiveClient {
         var bytes = [UInt8](repeating: 0, count: 65_536)
         let count = recv(descriptor, &bytes, bytes.count, 0)
         return count < 0 ? nil : Array(bytes[..<count])
+    }
+
+    /// Whether the other side ends the connection, in whatever way.
+    func isEnded() -> Bool {
+        var byte: UInt8 = 0
+        let count = recv(descriptor, &byte, 1, 0)
+        return count == 0 || count < 0 && errno == ECONNRESET
     }
 }
 
@@ -256,6 +263,7 @@ struct LiveTests {
         let client = LiveClient(live.port)
         await client.send(getRequest("/fetch_keys"))
         #expect(await client.answer() == nil)
+        #expect(await client.isEnded())
         try await live.end()
     }
 

@@ -5,6 +5,7 @@ import HTTPFront
 import HashRing
 import NIOCore
 import NIOEmbedded
+import NIOHTTP1
 
 /// One answer as a client reads it.
 struct ReadAnswer: Equatable, CustomStringConvertible {
@@ -81,9 +82,10 @@ final class TestConnection {
     var parser = AnswerParser()
 
     /// (Work away from the loop would come back to one whose time stands still: LiveTests have a real one.)
+    /// - Parameter hasGate: false: all bytes go to NIOHTTP1's decoder, as in the fuzzer that compares the two ways.
     init(
         data: FakeData = FakeData(), failpoints: Failpoints = .disabled, metrics: FrontMetrics = FrontMetrics(),
-        log: ((any EventLoop) -> RequestLog)? = nil
+        hasGate: Bool = true, log: ((any EventLoop) -> RequestLog)? = nil
     ) throws {
         let channel = EmbeddedChannel()
         self.data = data
@@ -93,7 +95,7 @@ final class TestConnection {
             node: NodeID("127.0.0.11:5000")!, loop: channel.embeddedEventLoop, data: data, operators: FakeOperators(),
             tasks: FakeTasks(takesWork: false), failpoints: failpoints, metrics: metrics,
             log: log?(channel.embeddedEventLoop))
-        try begin()
+        try begin(hasGate: hasGate)
     }
 
     /// Another client's, to the same front.
@@ -104,8 +106,13 @@ final class TestConnection {
         try begin()
     }
 
-    private func begin() throws {
-        try HTTPFrontHandler.addHandlers(to: channel, front)
+    private func begin(hasGate: Bool = true) throws {
+        if hasGate {
+            try HTTPFrontHandler.addHandlers(to: channel, front)
+        } else {
+            try channel.pipeline.syncOperations.addHandlers(
+                ByteToMessageHandler(HTTPRequestDecoder(leftOverBytesStrategy: .dropBytes)), HTTPFrontHandler(front))
+        }
         try channel.connect(to: SocketAddress(ipAddress: "127.0.0.1", port: 1)).wait()
     }
 

@@ -3,7 +3,7 @@
 """How many instructions a worker takes for a request, and its parts for theirs, counted by valgrind's callgrind: the same from run to
 run, whatever else the machine does, where times are not.
 
-    Tests/bench/instructions.py [--work get,post,memcached,slot,…] [--connections 32] [--profile DIRECTORY] [--check] [BINARY ...]
+    Tests/bench/instructions.py [--work get,post,memcached,slot,…] [--connections 32] [--parts] [--profile DIRECTORY] [--check] [BINARY ...]
 
 `get`, `post`, `keys`, `memcached`: one node with one worker; each of the connections sends a request and waits for its answer, all at once.
 Instructions in the kernel and in memcached are not counted. What the worker does beside (heartbeats, samples) is: it is measured without
@@ -11,6 +11,7 @@ requests, and taken away. Anything else is a part, which `Microbenchmarks` (buil
 
 How often a request takes memory (`malloc`) is counted with it.
 
+    --parts    what a request's instructions are spent on, for each of the figures of whole requests, above it
     --profile  keeps callgrind's files there; callgrind_annotate and `swift demangle` show where the instructions go
     --check    fails where a figure is more than a twentieth above Tests/bench/instructions.json, twice, or was not noted; the
                last line is `N passed, N failed`
@@ -33,6 +34,7 @@ from pathlib import Path
 BENCH = Path(__file__).resolve().parent
 sys.path.insert(0, str(BENCH.parent / "end_to_end"))
 
+import callgrind  # noqa: E402
 from harness import cluster as clusters  # noqa: E402
 from harness.cluster import Cluster, find_server_binary  # noqa: E402
 from harness.expectations import eventually  # noqa: E402
@@ -66,29 +68,11 @@ def control(worker, *arguments):
     subprocess.run(["callgrind_control", *arguments, str(worker)], check=True, capture_output=True)
 
 
-def dumped(files, count):
-    """What the newest part of the profile sums up to: instructions, and calls of malloc."""
-    path = slowly(3, "callgrind has written its counts", lambda: next(files.parent.glob(f"{files.name}.*.{count}"), None))
+def dumped(path):
+    """What this part of the profile has: instructions, calls of malloc, and instructions by function."""
+    slowly(3, "callgrind has written its counts", path.exists)
     total = slowly(3, "they are whole", lambda: (found := re.search(rb"^totals: (\d+)", path.read_bytes(), re.M)) and int(found.group(1)))
-    return total, calls_of("malloc", path)
-
-
-def calls_of(function, path):
-    """How often it was called, by a profile that `dumped` has waited for."""
-    number, found, calls = None, False, 0
-    for line in path.read_text(errors="replace").splitlines():
-        if line.startswith("cfn="):
-            name = re.match(r"cfn=(\([0-9]+\))( .*)?$", line)
-            if name and name.group(2) == f" {function}":
-                number = name.group(1)
-            found = name is not None and name.group(1) == number
-        elif line.startswith("fn="):
-            name = re.match(r"fn=(\([0-9]+\)) (.*)$", line)
-            if name and name.group(2) == function:
-                number = name.group(1)
-        elif found and line.startswith("calls="):
-            calls += int(line[len("calls="):].split()[0])
-    return calls
+    return total, callgrind.calls_of("malloc", path), callgrind.self_costs(path)
 
 
 def ask(connections, work, number):
@@ -135,8 +119,14 @@ exec valgrind --quiet --tool=callgrind --trace-children=yes --instr-atstart=no -
                 time.sleep(seconds)
             seconds = time.monotonic() - began
             control(worker, "--dump")
-            counted.append(dumped(files, part))
-        return [(busy - idle) / (options.rounds * options.connections) for busy, idle in zip(*counted)]
+            counted.append(dumped(files.with_name(f"{files.name}.{worker}.{part}")))
+        requests = options.rounds * options.connections
+        (busy, busy_calls, costs), (idle, idle_calls, idle_costs) = counted
+        costs.subtract(idle_costs)
+        if options.parts:
+            for words, spent in callgrind.spent_on(costs).most_common():
+                print(f"{spent / requests:9.0f}  {words}")
+        return [(busy - idle) / requests, (busy_calls - idle_calls) / requests]
     finally:
         cluster.end()
 
@@ -159,6 +149,7 @@ def main():
     parser.add_argument("--connections", type=int, default=32)
     parser.add_argument("--rounds", type=int, default=60)
     parser.add_argument("--port", type=int, default=18811)
+    parser.add_argument("--parts", action="store_true")
     parser.add_argument("--profile", type=Path)
     parser.add_argument("--check", action="store_true")
     parser.add_argument("--note", action="store_true")

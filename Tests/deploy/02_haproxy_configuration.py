@@ -89,12 +89,41 @@ def test_whatever_changes_the_ring_is_known_to_it():
     expect(known == [changing, changing], known)
 
 
-def send(address, message):
-    """The status of the answer; 0 where there is none."""
+def ask(address, message):
+    """The beginning of the answer; empty where there is none."""
     with socket.create_connection((address, 5000), timeout=5) as connection:
         connection.sendall(message)
-        answer = connection.recv(1 << 16)
-        return int(answer[9:12]) if answer else 0
+        return connection.recv(1 << 16).decode("latin-1")
+
+
+def send(address, message):
+    """The status of the answer; 0 where there is none."""
+    answer = ask(address, message)
+    return int(answer[9:12]) if answer else 0
+
+
+def start_balancer():
+    """HAProxy before one stand-in for a node, with nobody for an operator: (its address, the stand-in)."""
+    network = free_network()
+    backend = NodeStandIn(f"{network}.11")
+    directory = scratch()
+    text = ORIGINAL
+    for old, new in (("acl operator src 127.0.0.0/8 ::1 10.0.0.0/8", "acl operator src 203.0.113.7"), ("127.0.0.", f"{network}."),
+                     ("deploy/ring.map", str(write(directory / "ring.map", ""))), ("unix@haproxy.sock", f"unix@{directory}/haproxy.sock"),
+                     (f"    server node2 {network}.12:5000\n", ""), (f"    server node3 {network}.13:5000\n", ""),
+                     (f"{network}.0/8", "127.0.0.0/8")):
+        expect(old in text, f"haproxy.cfg has no {old}")
+        text = text.replace(old, new)
+    start("haproxy", "-f", write(directory / "haproxy.cfg", text))
+    address = f"{network}.10"
+
+    def serves():
+        try:
+            return send(address, b"GET / HTTP/1.1\r\nHost: kv\r\n\r\n") == 200
+        except OSError:
+            return False
+    eventually(10, "HAProxy serves", serves)
+    return address, backend
 
 
 def spellings(path):
@@ -109,24 +138,7 @@ def spellings(path):
 def test_no_spelling_of_a_path_slips_past_the_rules():
     """From outside: what is denied reaches no node in the spelling by which nodes know it, and theirs is the only one (they compare raw
     bytes, and take nothing but a path)."""
-    network = free_network()
-    backend = NodeStandIn(f"{network}.11")
-    directory = scratch()
-    text = ORIGINAL
-    for old, new in (("acl operator src 127.0.0.0/8 ::1 10.0.0.0/8", "acl operator src 203.0.113.7"), ("127.0.0.", f"{network}."),
-                     ("deploy/ring.map", str(write(directory / "ring.map", ""))), ("unix@haproxy.sock", f"unix@{directory}/haproxy.sock"),
-                     (f"    server node2 {network}.12:5000\n", ""), (f"    server node3 {network}.13:5000\n", ""),
-                     (f"{network}.0/8", "127.0.0.0/8")):
-        expect(old in text, f"haproxy.cfg has no {old}")
-        text = text.replace(old, new)
-    start("haproxy", "-f", write(directory / "haproxy.cfg", text))
-
-    def serves():
-        try:
-            return send(f"{network}.10", b"GET / HTTP/1.1\r\nHost: kv\r\n\r\n") == 200
-        except OSError:
-            return False
-    eventually(10, "HAProxy serves", serves)
+    address, backend = start_balancer()
     closed = {"/peer/batch": "GET POST", "/peer/hello": "POST", "/cache": "GET POST", "/metrics": "GET", "/add_node/1/10.0.0.9:5000": "GET POST",
               "/remove_node/10.0.0.9:5000": "GET POST", "/replace_node/10.0.0.9:5000/10.0.0.8:5000": "GET POST", "/clear_cache": "GET POST",
               "/abort_change": "GET POST", "/hash_ring": "POST", "/fetch_keys": "GET", "/keys:export": "GET", "/keys:import": "POST", "/keys": "GET"}
@@ -136,7 +148,7 @@ def test_no_spelling_of_a_path_slips_past_the_rules():
             for target in spellings(path):
                 backend.asked.clear()
                 body = "Content-Length: 1\r\n\r\nx" if method == "POST" else "\r\n"
-                status = send(f"{network}.10", f"{method} {target} HTTP/1.1\r\nHost: kv\r\n{body}".encode("latin-1"))
+                status = send(address, f"{method} {target} HTTP/1.1\r\nHost: kv\r\n{body}".encode("latin-1"))
                 for seen in backend.asked:
                     expect(seen.split("?")[0].split("#")[0] != path, f"{method} {target} came through as {seen}: {status}")
                 if target == path:
@@ -144,7 +156,29 @@ def test_no_spelling_of_a_path_slips_past_the_rules():
                 tried += 1
     expect(tried > 400, tried)
     backend.asked.clear()
-    expect(send(f"{network}.10", b"GET /route?key=a HTTP/1.1\r\nHost: kv\r\n\r\n") == 200 and backend.asked == ["/route?key=a"], backend.asked)
+    expect(send(address, b"GET /route?key=a HTTP/1.1\r\nHost: kv\r\n\r\n") == 200 and backend.asked == ["/route?key=a"], backend.asked)
+
+
+def test_a_refusal_says_what_became_of_the_request():
+    """In words, for whoever reads them, and for programs: it was not applied."""
+    address, backend = start_balancer()
+    backend.asked.clear()
+
+    def of_length(line, count):
+        # (It answers once its buffer is full.)
+        return f"{line} HTTP/1.1\r\nHost: kv\r\nContent-Length: {count}\r\n\r\n".encode() + b"x" * 20_000
+
+    for status, message in ((403, b"GET /metrics HTTP/1.1\r\nHost: kv\r\n\r\n"), (403, b"GET /peer/batch HTTP/1.1\r\nHost: kv\r\n\r\n"),
+                            (403, b"GET /add_node/1/10.0.0.9:5000 HTTP/1.1\r\nHost: kv\r\n\r\n"),
+                            (403, b"GET /fetch_keys HTTP/1.1\r\nHost: kv\r\n\r\n"), (403, b"GET /ui HTTP/1.1\r\nHost: kv\r\n\r\n"),
+                            (403, of_length("POST /hash_ring", 20_000)), (400, b"GET //route HTTP/1.1\r\nHost: kv\r\n\r\n"),
+                            (413, of_length("POST /route", (4 << 20) + 1)), (413, of_length("POST /keys:batch", (16 << 20) + 1)),
+                            (413, of_length("PUT /keys/a", (64 << 20) + 1))):
+        head, _, body = ask(address, message).partition("\r\n\r\n")
+        expect(head.startswith(f"HTTP/1.1 {status} "), f"{message[:40]}: {head}")
+        expect("x-kv-outcome: not-applied" in head.lower(), f"{message[:40]}: {head}")
+        expect(body.strip(), f"{message[:40]}: {status} without a word")
+    expect(backend.asked == [], backend.asked)
 
 
 def test_health_checks_need_no_token():

@@ -1,9 +1,12 @@
 # SPDX-License-Identifier: Apache-2.0
-"""SIGHUP replaces all workers one by one under load: no request of any method fails, through HAProxy or directly."""
+"""SIGHUP replaces all workers one by one under load: no request of any method fails, through HAProxy or directly. The new ones are started
+as the old ones were."""
 
 import signal
+from pathlib import Path
 
 from harness.aftermath import expect_nothing_lost
+from harness.expectations import expect
 
 FULL_LIMIT_SECONDS = 1800
 
@@ -27,4 +30,9 @@ def run(context):
         checked, _ = expect_nothing_lost(cluster, *(result.history for result in results))
         for result in results:
             result.expect_no_failed_request()
+        for node in cluster.nodes:
+            for pid in node.workers():
+                environment = Path(f"/proc/{pid}/environ").read_bytes().split(b"\0")
+                expect(any(entry.startswith(b"GLIBC_TUNABLES=") and b"tcache_count=" in entry for entry in environment),
+                       f"a worker's allocator is not as it is to be: {environment}")
     context.note(f"{len(times)} times, {max(times):.1f} s at most; {checked} operations checked")
