@@ -52,16 +52,17 @@ extension HTTPFrontHandler {
         _ result: Result<Envelope?, OperationFailure>, if precondition: Precondition,
         missing: Answer = ErrorAnswer.noPair, found: (Envelope) -> Answer
     ) -> Answer {
-        // (Most pairs neither expire nor are asked for on a condition.)
-        lazy var now = front.data.wallMilliseconds
         switch result {
-        case .success(let envelope?) where !envelope.isGone(atMilliseconds: now):
+        case .success(let envelope?):
+            // (Most pairs do not expire, and what time it is makes no difference.)
+            let now = envelope.expiryMilliseconds == nil ? 0 : front.data.wallMilliseconds
+            if envelope.isGone(atMilliseconds: now) { return missing }
             return switch precondition.verdict(on: envelope, atMilliseconds: now) {
             case .met: found(envelope)
             case .ifMatchFailed: ErrorAnswer.preconditionFailed(envelope.version)
             case .ifNoneMatchFailed: .notModified(envelope.version)
             }
-        case .success: return missing
+        case .success(nil): return missing
         case .failure(let failure): return answer(to: failure)
         }
     }

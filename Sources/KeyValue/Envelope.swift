@@ -178,9 +178,9 @@ package struct Envelope: Hashable, Sendable {
     package var valueLength: Int { largeValue?.length ?? buffer.readableBytes - headBytes }
 
     /// Whether the pair counts as missing: deleted, or expired.
-    /// - Parameter now: the wall clock, in milliseconds since 1970; asked only where it matters.
-    package func isGone(atMilliseconds now: @autoclosure () -> UInt64) -> Bool {
-        isTombstone || expiryMilliseconds.map { $0 <= now() } ?? false
+    /// - Parameter now: the wall clock, in milliseconds since 1970.
+    package func isGone(atMilliseconds now: UInt64) -> Bool {
+        isTombstone || expiryMilliseconds.map { $0 <= now } ?? false
     }
 
     /// The client's bytes, sharing this envelope's storage; of a manifest, what says where they are.

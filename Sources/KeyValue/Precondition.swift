@@ -33,10 +33,10 @@ package struct Precondition: Hashable, Sendable {
         case ifNoneMatchFailed
     }
 
-    /// - Parameter now: the wall clock, in milliseconds since 1970; asked only where it matters.
-    package func verdict(on held: Envelope?, atMilliseconds now: @autoclosure () -> UInt64) -> Verdict {
+    /// - Parameter now: the wall clock, in milliseconds since 1970.
+    package func verdict(on held: Envelope?, atMilliseconds now: UInt64) -> Verdict {
         if isEmpty { return .met }
-        let version = held.flatMap { $0.isGone(atMilliseconds: now()) ? nil : $0.version }
+        let version = held.flatMap { $0.isGone(atMilliseconds: now) ? nil : $0.version }
         if let ifMatch, !ifMatch.match(version) { return .ifMatchFailed }
         if let ifNoneMatch, ifNoneMatch.match(version) { return .ifNoneMatchFailed }
         return .met
