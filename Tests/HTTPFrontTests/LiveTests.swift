@@ -80,8 +80,9 @@ final class LiveFront: Sendable {
 /// A client's blocking socket, on a thread of its own; every wait ends, after longer than other tests keep all threads
 /// of the pool busy.
 actor LiveClient {
-    private let descriptor: CInt
     private static let patienceSeconds = 30
+
+    private let descriptor: CInt
     private var parser = AnswerParser()
     private let thread = MultiThreadedEventLoopGroup(numberOfThreads: 1)
 

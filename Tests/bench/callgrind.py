@@ -13,7 +13,7 @@ SPENT_ON = (
     ("", r"swift_(begin|end)Access|.*swift::runtime::(AccessSet|SwiftTLS)",
      "Swift's checks for overlapping access to a class's variables"),
     ("", r"\$s.*(WO[a-z0-9_]+|w[a-z][a-z])(Tm)?$", "Swift: copying and destroying values"),
-    ("", r"\$s6Crypto|CCryptoBoringSSL|\$s.*6Crypto", "the key's slot (MD5, swift-crypto)"),
+    ("", r"CCryptoBoringSSL|\$s.*6Crypto", "the key's slot (MD5, swift-crypto)"),
     ("", r"\$s\d+NIO", "swift-nio"),
     ("", r"\$ss|\$sS", "Swift's library"),
     ("", r"\$s", "the store"),
@@ -22,26 +22,27 @@ SPENT_ON = (
 )
 
 
-def self_costs(path):
-    """A Counter of instructions by (object, function), without those of the functions that they call."""
-    costs, names, place = Counter(), {}, {"ob": "", "fn": ""}
+def read(path):
+    """Counters of instructions by (object, function), without those of the functions that they call, and of calls by function."""
+    costs, calls, names = Counter(), Counter(), {}
+    place = {"ob": "", "fn": "", "cob": "", "cfn": ""}
     is_call = False
     for line in path.read_text(errors="replace").splitlines():
         if line and (line[0].isdigit() or line[0] in "+-*"):
+            # (Behind a call stands what it took, which is not the caller's own.)
             if not is_call:
                 costs[place["ob"], place["fn"]] += int(line.split()[1])
             is_call = False
-        elif line.startswith("calls="):
+            continue
+        key, _, text = line.partition("=")
+        if key == "calls":
+            calls[place["cfn"]] += int(text.split()[0])
             is_call = True
-        elif line[:3] in ("ob=", "fn=") or line[:4] in ("cob=", "cfn="):
-            key, _, text = line.partition("=")
+        elif key in place:
+            # A name stands behind its number the first time, and the number alone from then on.
             number, _, name = text.partition(" ")
-            kind = key[-2:]
-            if name:
-                names[kind, number] = name
-            if key == kind:
-                place[kind] = names.get((kind, number), text)
-    return costs
+            place[key] = names.setdefault((key[-2:], number), name)
+    return costs, calls
 
 
 def spent_on(costs):
@@ -50,21 +51,3 @@ def spent_on(costs):
     for (holder, function), cost in costs.items():
         sums[next(words for part, symbol, words in SPENT_ON if part in holder and re.match(symbol, function))] += cost
     return sums
-
-
-def calls_of(function, path):
-    """How often it was called."""
-    number, found, calls = None, False, 0
-    for line in path.read_text(errors="replace").splitlines():
-        if line.startswith("cfn="):
-            name = re.match(r"cfn=(\([0-9]+\))( .*)?$", line)
-            if name and name.group(2) == f" {function}":
-                number = name.group(1)
-            found = name is not None and name.group(1) == number
-        elif line.startswith("fn="):
-            name = re.match(r"fn=(\([0-9]+\)) (.*)$", line)
-            if name and name.group(2) == function:
-                number = name.group(1)
-        elif found and line.startswith("calls="):
-            calls += int(line[len("calls="):].split()[0])
-    return calls

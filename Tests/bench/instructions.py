@@ -69,10 +69,11 @@ def control(worker, *arguments):
 
 
 def dumped(path):
-    """What this part of the profile has: instructions, calls of malloc, and instructions by function."""
+    """What this part of the profile has: instructions by function, and calls of malloc."""
     slowly(3, "callgrind has written its counts", path.exists)
-    total = slowly(3, "they are whole", lambda: (found := re.search(rb"^totals: (\d+)", path.read_bytes(), re.M)) and int(found.group(1)))
-    return total, callgrind.calls_of("malloc", path), callgrind.self_costs(path)
+    slowly(3, "they are whole", lambda: re.search(rb"^totals: ", path.read_bytes(), re.M))
+    costs, calls = callgrind.read(path)
+    return costs, calls["malloc"]
 
 
 def ask(connections, work, number):
@@ -121,12 +122,12 @@ exec valgrind --quiet --tool=callgrind --trace-children=yes --instr-atstart=no -
             control(worker, "--dump")
             counted.append(dumped(files.with_name(f"{files.name}.{worker}.{part}")))
         requests = options.rounds * options.connections
-        (busy, busy_calls, costs), (idle, idle_calls, idle_costs) = counted
+        (costs, calls), (idle_costs, idle_calls) = counted
         costs.subtract(idle_costs)
         if options.parts:
             for words, spent in callgrind.spent_on(costs).most_common():
                 print(f"{spent / requests:9.0f}  {words}")
-        return [(busy - idle) / requests, (busy_calls - idle_calls) / requests]
+        return [costs.total() / requests, (calls - idle_calls) / requests]
     finally:
         cluster.end()
 
