@@ -42,7 +42,7 @@ package struct AnswerQueue<Request> {
             if case .waiting(let request) = takePhase() { request } else { nil }
         }
 
-        /// (Requests and answers are handed over, not copied.)
+        /// (What the entry held is handed over, not copied.)
         mutating func takePhase() -> Phase {
             var phase = Phase.running
             swap(&phase, &self.phase)

@@ -218,7 +218,7 @@ extension HTTPFrontHandler {
         // (The commonest query has one field, the key.)
         let saysMore =
             isWrite || request.route != .pair
-            ? request.hasQuery : request.withQuery { FormDecoder.hasSeveralFields($0) }
+            ? request.hasQuery : request.withQuery { FormDecoder.mayHaveSeveralFields($0) }
         if !saysMore { return .success(nil) }
         return request.withQuery { query in
             var level: Consistency.Level?

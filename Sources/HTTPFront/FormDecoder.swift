@@ -18,7 +18,8 @@ package enum FormDecoder {
         case value(Value)
     }
 
-    static func hasSeveralFields(_ bytes: UnsafeRawBufferPointer) -> Bool {
+    /// Whether there may be another field behind the first one.
+    static func mayHaveSeveralFields(_ bytes: UnsafeRawBufferPointer) -> Bool {
         index(of: UInt8(ascii: "&"), in: bytes) != nil
     }
 

@@ -22,8 +22,10 @@ package struct FrontRequest: Sendable {
     /// ASCII alone.
     package var target: String { contents.parts.target }
 
+    /// Of the target's path, in bytes; the query begins behind the question mark that follows it.
     package var pathLength: Int { contents.parts.pathLength }
 
+    /// Whether the query has any byte.
     package var hasQuery: Bool { target.utf8.count > pathLength + 1 }
 
     package var body: ByteBuffer {

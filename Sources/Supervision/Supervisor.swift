@@ -241,7 +241,7 @@ package struct Supervisor: ~Copyable {
             guard let descriptor = listener?.descriptor else { return }
             var environment = invocation.environment.filter { !SystemdNotifier.variables.contains($0.key) }
             environment[Lifeline.configurationVariable] = try configuration.encoded
-            environment[Allocator.variable] = Allocator.tunables(environment[Allocator.variable])
+            environment[Allocator.variable] = Allocator.tunables(environment)
             let process = try WorkerProcess(
                 program: invocation.program,
                 arguments: ["worker", "--slot", "\(slot)"] + invocation.arguments, environment: environment,

@@ -77,8 +77,8 @@ final class LiveFront: Sendable {
     }
 }
 
-/// A client's blocking socket, on a thread of its own; every wait ends, after longer than other tests keep all threads
-/// of the pool busy.
+/// A client's blocking socket, on a thread of its own. Every wait ends, but not before other tests may have computed on
+/// all threads of the pool.
 actor LiveClient {
     private static let patienceSeconds = 30
 
@@ -156,7 +156,7 @@ actor LiveClient {
     }
 }
 
-@Suite("Over a real socket", .timeLimit(.minutes(1)))
+@Suite("Over a real socket", .timeLimit(.minutes(2)))
 struct LiveTests {
     private func node(_ text: String) -> NodeID { NodeID(text)! }
 

@@ -49,5 +49,6 @@ def spent_on(costs):
     """A Counter of the same instructions by the words of SPENT_ON."""
     sums = Counter()
     for (holder, function), cost in costs.items():
-        sums[next(words for part, symbol, words in SPENT_ON if part in holder and re.match(symbol, function))] += cost
+        name = Path(holder).name
+        sums[next(words for part, symbol, words in SPENT_ON if part in name and re.match(symbol, function))] += cost
     return sums

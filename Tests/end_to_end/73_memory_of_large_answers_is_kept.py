@@ -9,7 +9,7 @@ from harness.expectations import expect, expect_equal
 
 VALUE_BYTES = 256 << 10
 PAGES = VALUE_BYTES // 4096
-CONNECTIONS, WARM_ROUNDS = 96, 5
+CONNECTIONS, WARM_ROUNDS = 192, 5
 #: Pages that the system gave for an answer, at most.
 PAGES_AN_ANSWER = PAGES / 8
 
