@@ -95,8 +95,8 @@ package final class HTTPFrontHandler: ChannelInboundHandler {
         let gate = InputGate(handler)
         handler.gate = gate
         let pipeline = channel.pipeline.syncOperations
-        // (Between these two may be nothing but a decoder that neither writes nor cares for the end of a turn: answers
-        // leave from the gate, and it tells the front of turns.)
+        // (Between gate and handler may be nothing but a decoder that neither writes nor cares for the end of a turn:
+        // answers leave from the gate, and it tells the handler of turns.)
         try pipeline.addHandler(gate)
         try pipeline.addHandler(
             ByteToMessageHandler(HTTPRequestDecoder(leftOverBytesStrategy: .dropBytes, limitConfiguration: limits)))

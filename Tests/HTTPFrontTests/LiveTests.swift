@@ -156,7 +156,7 @@ actor LiveClient {
     }
 }
 
-@Suite("Over a real socket", .timeLimit(.minutes(2)))
+@Suite("Over a real socket", .timeLimit(.minutes(1)))
 struct LiveTests {
     private func node(_ text: String) -> NodeID { NodeID(text)! }
 

@@ -24,18 +24,13 @@ sys.path.insert(0, str(BENCH.parent / "end_to_end"))
 
 from harness.cluster import Cluster, find_server_binary  # noqa: E402
 from harness.placement import keys_owned_by  # noqa: E402
+from harness.processes import processor_seconds  # noqa: E402
 from harness.workload import store_many  # noqa: E402
 
-TICK_SECONDS = 1 / os.sysconf("SC_CLK_TCK")
 
-
-def processor_seconds(cluster):
-    total = 0
-    for node in cluster.nodes:
-        for worker in node.workers():
-            words = Path(f"/proc/{worker}/stat").read_text().rsplit(")", 1)[1].split()
-            total += int(words[11]) + int(words[12])
-    return total * TICK_SECONDS
+def used_by(cluster):
+    """Of the processor, by all workers so far, in seconds."""
+    return sum(processor_seconds(worker) for node in cluster.nodes for worker in node.workers())
 
 
 def ask_for_a_token(cluster):
@@ -49,11 +44,11 @@ def ask_for_a_token(cluster):
 
 
 def measure(cluster, url, method, keys_file, names, options):
-    before = processor_seconds(cluster)
+    before = used_by(cluster)
     output = subprocess.run(
         ["wrk", "-t", "1", "-c", str(options.connections), "-d", f"{options.seconds}s", "-s", BENCH / "names.lua", url, "--",
          method, keys_file, names], check=True, capture_output=True, text=True).stdout
-    used = processor_seconds(cluster) - before
+    used = used_by(cluster) - before
     if re.search("Non-2xx|Socket errors", output):
         sys.exit(f"not every request was answered 200:\n{output}")
     requests = int(re.search(r"(\d+) requests in", output).group(1))

@@ -11,7 +11,6 @@ there, is lost, and fails the run; so do client errors for longer than a second.
 """
 
 import argparse
-import os
 import random
 import subprocess
 import sys
@@ -27,7 +26,7 @@ from fill import numbers  # noqa: E402
 from harness import client as http  # noqa: E402
 from harness.cluster import Cluster  # noqa: E402
 from harness.expectations import eventually  # noqa: E402
-from harness.processes import end_all, kill  # noqa: E402
+from harness.processes import end_all, kill, processor_seconds  # noqa: E402
 from open_loop import OpenLoop  # noqa: E402
 
 POSITIONS = {3000: 1, 6000: 2, 9000: 3}
@@ -97,25 +96,20 @@ def wait_until_refilled(cluster, node):
         status = node.status()
         now = time.monotonic()
         if status["isRecovering"]:
-            seen.setdefault("recovering", (now, processor_seconds(cluster)))
+            seen.setdefault("recovering", (now, used_by(cluster)))
             if status["recovery"] and any(source["state"] != "silent" for source in status["recovery"]["sources"]):
-                seen.setdefault("asked", (now, processor_seconds(cluster)))
+                seen.setdefault("asked", (now, used_by(cluster)))
             return False
         return "recovering" in seen
     eventually(REFILLED_WITHIN_SECONDS, f"{node.name} is refilled", is_refilled, interval=0.02)
     now = time.monotonic()
     asked, processors = seen.get("asked", seen["recovering"])
-    return now, now - asked, processor_seconds(cluster) - processors
+    return now, now - asked, used_by(cluster) - processors
 
 
-def processor_seconds(cluster):
+def used_by(cluster):
     """Of all living workers and memcacheds so far."""
-    ticks = 0
-    for node in cluster.nodes:
-        for pid in [*node.workers(), node.memcached.process.pid]:
-            fields = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()
-            ticks += int(fields[11]) + int(fields[12])
-    return ticks / os.sysconf("SC_CLK_TCK")
+    return sum(processor_seconds(pid) for node in cluster.nodes for pid in [*node.workers(), node.memcached.process.pid])
 
 
 def lost_writes(cluster, keys, order, sent):

@@ -2,13 +2,13 @@
 """A host whose workers may open few descriptors serves those who are connected and lets newcomers wait, without spinning and without
 a death; once it may open more, all are served."""
 
-import os
 import resource
 import time
 
 from harness.client import Connection, read_request
 from harness.expectations import eventually, expect, expect_equal
 from harness.placement import keys_owned_by
+from harness.processes import processor_seconds
 from harness.workload import store_many
 
 #: What a worker that serves nobody has open fits into it, and not twice.
@@ -66,10 +66,3 @@ def limit(process, descriptors):
     """How many descriptors it may have open."""
     _, most = resource.prlimit(process, resource.RLIMIT_NOFILE)
     resource.prlimit(process, resource.RLIMIT_NOFILE, (descriptors, most))
-
-
-def processor_seconds(process):
-    """What it has used so far."""
-    with open(f"/proc/{process}/stat", encoding="ascii") as file:
-        fields = file.read().rpartition(")")[2].split()
-    return (int(fields[11]) + int(fields[12])) / os.sysconf("SC_CLK_TCK")

@@ -2,10 +2,9 @@
 """Values of 256 KiB that are read again and again come from memory that the worker keeps: what the system takes back it would have to give
 anew, page by page, for each of them."""
 
-from pathlib import Path
-
 from harness.client import Connection, read_request
 from harness.expectations import expect, expect_equal
+from harness.processes import stat_of
 
 VALUE_BYTES = 256 << 10
 PAGES = VALUE_BYTES // 4096
@@ -46,4 +45,4 @@ def read_by_all(connections, rounds, value):
 
 def page_faults(pid):
     """How many pages the system has given to it so far (proc(5): minflt)."""
-    return int(Path(f"/proc/{pid}/stat").read_text().rsplit(")", 1)[1].split()[7])
+    return int(stat_of(pid)[7])

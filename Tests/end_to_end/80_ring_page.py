@@ -304,7 +304,7 @@ def silence_is_shown(browser, stage):
         browser.value("window.spoken = document.querySelector('#verdict').firstChild; 0")
         expect_equal(browser.value("document.querySelector('#verdict').getAttribute('aria-live')"), "polite", "the verdict is read out")
         # (The rows follow with the next frame.)
-        browser.wait(f"document.querySelector('#rows [data-node=\"{node}\"]').innerText.includes('Was: Up')", "a row while nothing is heard")
+        browser.wait(f"document.querySelector('#rows [data-node=\"{node}\"]').innerText.includes('Was: Up')", "a row while nothing is heard", seconds=2)
         expect("Was: Up" in browser.value("document.querySelector('.arc').getAttribute('aria-label')"), "how a node is read out")
         expect_equal(browser.value("[...document.querySelectorAll('.figures dd span')].map((one) => one.textContent)"), ["–"] * 6, "the sums")
         expect_equal(browser.value("[...document.querySelectorAll('.picture, #rows')].map((one) => getComputedStyle(one).filter)"),

@@ -87,11 +87,16 @@ def end_all():
             kill(worker)
 
 
+def stat_of(pid):
+    """The fields of /proc/PID/stat from the third one on, the state: proc(5) counts them from 1."""
+    with open(f"/proc/{pid}/stat", "rb") as stat:
+        return stat.read().rpartition(b")")[2].decode().split()
+
+
 def state_of(pid):
-    """The state letter of /proc/PID/stat (`R`, `S`, `T`, `Z`, …), or None when there is no such process."""
+    """The state letter of the process (`R`, `S`, `T`, `Z`, …), or None when there is no such process."""
     try:
-        with open(f"/proc/{pid}/stat", "rb") as stat:
-            return stat.read().rpartition(b")")[2].split()[0].decode()
+        return stat_of(pid)[0]
     except (FileNotFoundError, ProcessLookupError, IndexError):
         return None
 
@@ -103,11 +108,16 @@ def is_alive(pid):
 def age_of(pid):
     """How many seconds ago the process was started; 0 where it is gone."""
     try:
-        with open(f"/proc/{pid}/stat", encoding="ascii") as stat:
-            started = int(stat.read().rpartition(")")[2].split()[19]) / os.sysconf("SC_CLK_TCK")
+        started = int(stat_of(pid)[19]) / os.sysconf("SC_CLK_TCK")
     except (FileNotFoundError, ProcessLookupError):
         return 0
     return time.clock_gettime(time.CLOCK_BOOTTIME) - started
+
+
+def processor_seconds(pid):
+    """What the process has used so far, the kernel's part included."""
+    fields = stat_of(pid)
+    return (int(fields[11]) + int(fields[12])) / os.sysconf("SC_CLK_TCK")
 
 
 def children_of(pid):
